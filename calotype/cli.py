@@ -1,0 +1,206 @@
+"""The command `calotype`: one verb per stage and per act. Imports nothing heavy before a verb needs it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from calotype import __version__
+from calotype.errors import CalotypeError, UsageError
+
+app = typer.Typer(
+    help="From a folder of labelled images to scheduled predictions that anyone can trace back and print again.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+START = "Start"
+STAGES = "Stages (DVC calls these)"
+MODELS = "Models and predictions"
+SERVERS = "Servers"
+
+
+def main() -> None:
+    """Run the command; an error of ours is its message on stderr and its exit code, never a traceback."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    try:
+        app()
+    except CalotypeError as error:
+        print(f"calotype: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        print(f"calotype: {error}. Check the path, its permissions and the free disk space.", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("calotype: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+@app.callback(invoke_without_command=True)
+def _options(version: Annotated[bool, typer.Option("--version", help="Print the version and exit")] = False) -> None:
+    if version:
+        typer.echo(f"calotype {__version__}")
+        raise typer.Exit
+
+
+@app.command(rich_help_panel=START)
+def use(
+    source: Annotated[str, typer.Argument(help="digits, fashion-mnist, or the path of labelled images")],
+) -> None:
+    """Look at a source and write fitting values into params.yaml; show the difference"""
+    from calotype.project import Project
+    from calotype.use import use as use_source
+
+    use_source(Project.find(), source)
+
+
+@app.command(rich_help_panel=START)
+def fetch(
+    name: Annotated[str, typer.Argument(help="digits or fashion-mnist")],
+    origin: Annotated[Path | None, typer.Option("--from", help="A folder that holds the files already")] = None,
+) -> None:
+    """Bring a public set to data/raw/"""
+    from calotype.fetch import fetch as fetch_set
+    from calotype.project import Project
+
+    fetch_set(Project.find(), name, origin)
+
+
+@app.command(rich_help_panel=START)
+def params() -> None:
+    """Print the values in force and where each comes from"""
+    from calotype.parameters_table import show
+    from calotype.project import Project
+
+    show(Project.find())
+
+
+@app.command(rich_help_panel=STAGES)
+def scan() -> None:
+    """Write a digest of the source's paths, sizes and times"""
+    _run_stage("scan")
+
+
+@app.command(rich_help_panel=STAGES)
+def ingest() -> None:
+    """Read each image of the source once, check it, and pack it"""
+    _run_stage("ingest")
+
+
+@app.command(rich_help_panel=STAGES)
+def split() -> None:
+    """Send each image to train, val or test, for good"""
+    _run_stage("split")
+
+
+@app.command(rich_help_panel=STAGES)
+def train() -> None:
+    """Train the network; resume where a killed training stopped"""
+    _run_stage("train")
+
+
+@app.command(rich_help_panel=STAGES)
+def evaluate() -> None:
+    """Score the model on the test split and write the report"""
+    _run_stage("evaluate")
+
+
+@app.command(rich_help_panel=MODELS)
+def register() -> None:
+    """Make the trained model a version in the registry, with the alias challenger"""
+    from calotype import registry
+
+    project, values = _project_and_params()
+    typer.echo(registry.register(project, values).summary())
+
+
+@app.command(rich_help_panel=MODELS)
+def promote() -> None:
+    """Score challenger and champion now; move the alias champion if the challenger earns it"""
+    from calotype import registry
+
+    project, values = _project_and_params()
+    typer.echo(registry.promote(project, values).summary())
+
+
+@app.command(rich_help_panel=MODELS)
+def predict(
+    source: Annotated[Path, typer.Argument(help="A folder of images, or a CSV or Parquet table with a column path")],
+    to: Annotated[Path, typer.Option(help="Where the rows go: a .parquet, .csv or .jsonl file")],
+) -> None:
+    """Classify images with the champion: one row per file, always"""
+    from calotype import prediction
+
+    project, values = _project_and_params()
+    typer.echo(prediction.predict_to_file(project, values, source, to).summary())
+
+
+@app.command(rich_help_panel=MODELS)
+def sample(
+    count: Annotated[int, typer.Argument(min=1, help="How many images")],
+    to: Annotated[Path, typer.Option(help="The folder that receives them")],
+) -> None:
+    """Copy images of the test split, without their labels, into a folder"""
+    from calotype.project import Project
+    from calotype.sample import sample as sample_images
+
+    typer.echo(sample_images(Project.find(), count, to))
+
+
+@app.command(rich_help_panel=SERVERS)
+def up() -> None:
+    """Start Prefect's server, MLflow's server and a worker; deploy the flows"""
+    from calotype import servers
+    from calotype.project import Project
+
+    servers.up(Project.find())
+
+
+@app.command(rich_help_panel=SERVERS)
+def down() -> None:
+    """End what `calotype up` started"""
+    from calotype import servers
+    from calotype.project import Project
+
+    servers.down(Project.find())
+
+
+@app.command(rich_help_panel=SERVERS)
+def ui() -> None:
+    """Open MLflow's pages on this project's runs until interrupted"""
+    from calotype import servers
+    from calotype.project import Project
+
+    servers.ui(Project.find())
+
+
+def _run_stage(name: str) -> None:
+    from calotype import lineage
+    from calotype.project import Project
+
+    project = Project.find()
+    with lineage.stage(name, project):
+        importlib.import_module(f"calotype.stages.{name}").run(_load(project), project)
+
+
+def _project_and_params() -> tuple[Any, Any]:
+    from calotype.project import Project
+
+    project = Project.find()
+    return project, _load(project)
+
+
+def _load(project: Any) -> Any:
+    from calotype import params as parameters
+
+    return parameters.load(project.params)
+
+
+__all__ = ["UsageError", "app", "main"]

@@ -1,0 +1,123 @@
+"""Where everything lives: the layout of a project's folder, and the places that the environment may move."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from calotype.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project's folder and the names inside it."""
+
+    root: Path
+
+    @classmethod
+    def find(cls, start: Path | None = None) -> Project:
+        """Find the project: ``CALOTYPE_ROOT``, or the nearest folder upwards that holds params.yaml and dvc.yaml.
+
+        Raises
+        ------
+        UsageError
+            If no such folder exists.
+        """
+        named = os.environ.get("CALOTYPE_ROOT")
+        start = Path(named) if named else (start or Path.cwd())
+        for folder in [start.absolute(), *start.absolute().parents]:
+            if (folder / "params.yaml").is_file() and (folder / "dvc.yaml").is_file():
+                return cls(folder)
+            if named:
+                break
+        where = "CALOTYPE_ROOT names" if named else "no folder upwards of"
+        raise UsageError(
+            f"{where} {start}: expected a folder that holds params.yaml and dvc.yaml. Change into the project's folder."
+        )
+
+    @property
+    def params(self) -> Path:
+        return self.root / "params.yaml"
+
+    @property
+    def dvc_yaml(self) -> Path:
+        return self.root / "dvc.yaml"
+
+    @property
+    def raw(self) -> Path:
+        """Public sets that `calotype fetch` brought."""
+        return self.root / "data" / "raw"
+
+    @property
+    def source_digest(self) -> Path:
+        return self.root / "data" / "source.json"
+
+    @property
+    def dataset(self) -> Path:
+        return self.root / "data" / "dataset"
+
+    @property
+    def splits(self) -> Path:
+        return self.root / "data" / "splits.parquet"
+
+    @property
+    def bundle(self) -> Path:
+        return self.root / "models" / "model"
+
+    @property
+    def run_json(self) -> Path:
+        return self.root / "models" / "run.json"
+
+    @property
+    def reports(self) -> Path:
+        return self.root / "reports"
+
+    @property
+    def mlruns(self) -> Path:
+        return self.root / "mlruns"
+
+    @property
+    def cache(self) -> Path:
+        """Checkpoints, downloaded bundles, locks: safe to delete when nothing runs."""
+        return self.root / ".cache"
+
+    @property
+    def services(self) -> Path:
+        """State of `make up`: configuration, sockets, process ids."""
+        return self.root / ".services"
+
+    @property
+    def inbox(self) -> Path:
+        """Folder that the scheduled batch prediction reads (``CALOTYPE_PREDICT_INBOX``)."""
+        return self._place("CALOTYPE_PREDICT_INBOX", "data/inbox")
+
+    @property
+    def predictions(self) -> Path:
+        """The Delta table of scheduled predictions (``CALOTYPE_PREDICT_OUTPUT``)."""
+        return self._place("CALOTYPE_PREDICT_OUTPUT", "data/predictions")
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow's address: ``MLFLOW_TRACKING_URI``, or the SQLite store under mlruns/."""
+        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.mlruns / 'mlflow.db'}"
+
+    def resolve(self, path: str | Path) -> Path:
+        """Make a path of params.yaml absolute: relative ones start at the project's folder."""
+        return self.root / Path(path).expanduser()
+
+    def relative(self, path: Path) -> str:
+        """Show a path the way a person in the project's folder would type it."""
+        return str(path.relative_to(self.root)) if path.is_relative_to(self.root) else str(path)
+
+    def _place(self, variable: str, default: str) -> Path:
+        return self.resolve(os.environ.get(variable) or default)
+
+
+PLACES = {
+    "CALOTYPE_PREDICT_INBOX": "data/inbox",
+    "CALOTYPE_PREDICT_OUTPUT": "data/predictions",
+    "MLFLOW_TRACKING_URI": "sqlite under mlruns/",
+    "PREFECT_API_URL": "a temporary server for each flow run",
+}
+"""Places of operation that the environment may move, with what holds when it does not."""
