@@ -1,0 +1,139 @@
+"""The bundle: a model's weights of record, and all that is needed to use them, in a folder whose digests must agree.
+
+Nothing in it can run code, and nothing in it varies between equal trainings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load as parse_weights
+from safetensors.torch import save_file
+
+from calotype.errors import DataError
+from calotype.files import read_json, replacing, sha256_of, write_json
+from calotype.params import ImageParams, NetworkParams
+
+FORMAT_VERSION = 1
+WEIGHTS = "model.safetensors"
+DESCRIPTION = "model.json"
+DIGESTS = "digests.json"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A trained classifier, ready to be used anywhere.
+
+    Parameters
+    ----------
+    network
+        Which network, by name and widths.
+    classes
+        Class names, in the order of the outputs.
+    image
+        The form in which images reach the network.
+    mean, std
+        Statistics of the training images, one number a channel, for pixels between 0 and 1.
+    temperature
+        What logits are divided by before the softmax.
+    weights
+        The network's state, by tensor name.
+    trained_with
+        Parameters and data digests of the training.
+    """
+
+    network: NetworkParams
+    classes: tuple[str, ...]
+    image: ImageParams
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    temperature: float
+    weights: dict[str, torch.Tensor]
+    trained_with: dict[str, Any]
+
+
+def save(bundle: Bundle, folder: Path) -> None:
+    """Write a bundle; equal bundles give equal bytes."""
+    description = {
+        "format_version": FORMAT_VERSION,
+        "network": bundle.network.model_dump(),
+        "classes": list(bundle.classes),
+        "image": bundle.image.model_dump(),
+        "mean": list(bundle.mean),
+        "std": list(bundle.std),
+        "temperature": bundle.temperature,
+        "trained_with": bundle.trained_with,
+    }
+    with replacing(folder) as temporary:
+        temporary.mkdir()
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in bundle.weights.items()}
+        save_file(weights, temporary / WEIGHTS)
+        write_json(temporary / DESCRIPTION, description)
+        digests = {name: sha256_of(temporary / name) for name in (DESCRIPTION, WEIGHTS)}
+        write_json(temporary / DIGESTS, digests)
+
+
+def load(folder: Path) -> Bundle:
+    """Read a bundle; its digests are compared before a byte is parsed.
+
+    Raises
+    ------
+    DataError
+        If a file is missing or differs from its digest, or the format is newer than this version reads.
+    """
+    contents = _verified(folder)
+    description = json.loads(contents[DESCRIPTION])
+    version = description.get("format_version")
+    if version != FORMAT_VERSION:
+        raise DataError(f"{folder}: format_version is {version}; this calotype reads {FORMAT_VERSION}. Upgrade it.")
+    try:
+        return Bundle(
+            network=NetworkParams.model_validate(description["network"]),
+            classes=tuple(description["classes"]),
+            image=ImageParams.model_validate(description["image"]),
+            mean=tuple(description["mean"]),
+            std=tuple(description["std"]),
+            temperature=description["temperature"],
+            weights=parse_weights(contents[WEIGHTS]),
+            trained_with=description["trained_with"],
+        )
+    except (KeyError, ValidationError, SafetensorError) as error:
+        raise DataError(f"{folder}: not a bundle of this format ({error}). Train again with `dvc repro`.") from error
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 that stands for a whole bundle: that of its list of digests.
+
+    Raises
+    ------
+    DataError
+        If there is no bundle.
+    """
+    if not (folder / DIGESTS).is_file():
+        raise DataError(f"{folder}: no model here. Run `dvc repro` to train one, or `dvc pull` to fetch it.")
+    return sha256_of(folder / DIGESTS)
+
+
+def _verified(folder: Path) -> dict[str, bytes]:
+    digest(folder)
+    recorded = read_json(folder / DIGESTS)
+    if not isinstance(recorded, dict) or set(recorded) != {DESCRIPTION, WEIGHTS}:
+        raise DataError(f"{folder / DIGESTS}: expected the digests of {DESCRIPTION} and {WEIGHTS}. Fetch it again.")
+    contents: dict[str, bytes] = {}
+    for name, expected in recorded.items():
+        path = folder / name
+        contents[name] = path.read_bytes() if path.is_file() else b""
+        found = hashlib.sha256(contents[name]).hexdigest()
+        if found != expected:
+            raise DataError(
+                f"{path}: its SHA-256 is {found[:12]}…, expected {expected[:12]}…: damaged or changed. "
+                "Fetch it again (`dvc checkout --force`, `dvc pull`) or train again."
+            )
+    return contents

@@ -1,0 +1,37 @@
+"""What git says about the project's folder: the commit, and what differs from it."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+LARGEST_DIFF = 1_000_000
+"""Characters of a diff that are kept."""
+
+
+@dataclass(frozen=True)
+class GitState:
+    """A commit and the changes on top of it; empty strings where there is no repository."""
+
+    commit: str
+    dirty: bool
+    diff: str
+
+
+def read(root: Path) -> GitState:
+    """Ask git; a folder without git, or without a commit, gives an empty state."""
+    commit = _git(root, "rev-parse", "HEAD")
+    if not commit:
+        return GitState("", False, "")
+    dirty = bool(_git(root, "status", "--porcelain"))
+    diff = _git(root, "diff", "HEAD") if dirty else ""
+    return GitState(commit.strip(), dirty, diff[:LARGEST_DIFF])
+
+
+def _git(root: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", "-C", root, *arguments], capture_output=True, check=False)
+    except FileNotFoundError:
+        return ""
+    return done.stdout.decode(errors="replace") if done.returncode == 0 else ""

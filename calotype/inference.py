@@ -1,0 +1,54 @@
+"""From a bundle and stored images to class probabilities: the one way, for evaluation, gate and batch prediction."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from calotype.bundle import Bundle
+from calotype.device import choose_device
+from calotype.network import Probabilities, build
+
+
+def probability_model(bundle: Bundle) -> Probabilities:
+    """Build the module that maps uint8 images (N, C, S, S) to probabilities (N, K), in evaluation mode."""
+    network = build(bundle.network, bundle.image, len(bundle.classes))
+    network.load_state_dict(bundle.weights)
+    model = Probabilities(network, bundle.mean, bundle.std, bundle.temperature)
+    return model.eval()
+
+
+class Classifier:
+    """A bundle's network on a device.
+
+    Parameters
+    ----------
+    bundle
+        What to classify with.
+    device
+        ``auto | cpu | cuda | mps``.
+    batch_size
+        Images in one forward pass.
+    threads
+        Threads of a CPU; torch's own choice if not given.
+    """
+
+    def __init__(self, bundle: Bundle, *, device: str = "auto", batch_size: int, threads: int | None = None) -> None:
+        if threads:
+            torch.set_num_threads(threads)
+        self.classes = bundle.classes
+        self._device = choose_device(device)
+        self._batch_size = batch_size
+        model = probability_model(bundle).to(self._device)
+        self._model = model.to(memory_format=torch.channels_last)
+
+    def probabilities(self, images_nchw: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Class probabilities, float32 (N, K), in the order of ``classes``, for uint8 images (N, C, S, S)."""
+        results = np.empty((len(images_nchw), len(self.classes)), dtype=np.float32)
+        with torch.inference_mode():
+            for start in range(0, len(images_nchw), self._batch_size):
+                batch = torch.from_numpy(np.ascontiguousarray(images_nchw[start : start + self._batch_size]))
+                batch = batch.to(self._device).contiguous(memory_format=torch.channels_last)
+                results[start : start + self._batch_size] = self._model(batch).cpu().numpy()
+        return results

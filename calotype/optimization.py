@@ -1,0 +1,50 @@
+"""Optimizers and learning-rate schedules, by the names of params.yaml."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from calotype.params import TrainParams
+
+ONE_CYCLE_RISE = 0.3
+"""one-cycle: the share of the training in which the learning rate rises (Smith and Topin 2017)."""
+
+ONE_CYCLE_START = 1 / 25
+"""one-cycle: the first learning rate, as a fraction of the peak."""
+
+
+def build_optimizer(model: nn.Module, train: TrainParams) -> torch.optim.Optimizer:
+    """Make the optimizer; weight decay applies to matrices and kernels, not to norms and biases."""
+    decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": train.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    if train.optimizer == "sgd":
+        nesterov = train.momentum > 0
+        return torch.optim.SGD(groups, lr=train.lr, momentum=train.momentum, nesterov=nesterov, fused=True)
+    kind = torch.optim.AdamW if train.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, lr=train.lr, fused=True)
+
+
+def learning_rate(step: int, *, steps: int, steps_per_epoch: int, train: TrainParams) -> float:
+    """Learning rate of a step, counted from 0, of ``steps`` in all; it depends on nothing else.
+
+    ``cosine`` rises linearly over ``warmup_epochs``, then falls along a half cosine to 0 (Loshchilov and Hutter 2016).
+    ``one-cycle`` rises along a half cosine to the peak and falls along another (Smith and Topin 2017).
+    """
+    if train.schedule == "one-cycle":
+        rise = max(1, round(ONE_CYCLE_RISE * steps))
+        if step < rise:
+            return train.lr * (1 - (1 - ONE_CYCLE_START) * _half_cosine(step / rise))
+        return train.lr * _half_cosine((step - rise) / max(1, steps - rise))
+    warmup = min(train.warmup_epochs * steps_per_epoch, steps - 1)
+    if step < warmup:
+        return train.lr * (step + 1) / (warmup + 1)
+    return train.lr * _half_cosine((step - warmup) / max(1, steps - warmup))
+
+
+def _half_cosine(fraction: float) -> float:
+    """From 1 at the start to 0 at the end."""
+    return (1 + math.cos(math.pi * fraction)) / 2
