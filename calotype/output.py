@@ -1,0 +1,82 @@
+"""Rows into a file: Parquet, CSV or JSON lines, by the file's suffix; the file appears whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from calotype.errors import UsageError
+from calotype.files import replacing
+
+Batches = Iterable[pa.RecordBatch]
+
+DIGITS = 7
+"""Decimal places of a float32 probability in text."""
+
+
+def check_output(to: Path) -> None:
+    """Refuse, before any work, a place where rows cannot be written.
+
+    Raises
+    ------
+    UsageError
+        If the suffix names no known format, or the place is a folder.
+    """
+    if to.suffix.lower() not in WRITERS:
+        known = ", ".join(WRITERS)
+        raise UsageError(f"--to {to}: found the suffix {to.suffix or 'none'!r}; expected one of {known}.")
+    if to.is_dir():
+        raise UsageError(f"--to {to}: found a folder; expected the name of a file. Name a file inside it.")
+
+
+def write(batches: Batches, schema: pa.Schema, to: Path) -> None:
+    """Write the rows as they come; memory holds one batch."""
+    check_output(to)
+    with replacing(to) as temporary:
+        WRITERS[to.suffix.lower()](batches, schema, temporary)
+
+
+def _write_parquet(batches: Batches, schema: pa.Schema, file: Path) -> None:
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+
+
+def _write_csv(batches: Batches, schema: pa.Schema, file: Path) -> None:
+    with file.open("w", encoding="utf-8", newline="") as text:
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(schema.names)
+        for batch in batches:
+            for row in batch.to_pylist():
+                plain = _plain(row)
+                if plain["probabilities"] is not None:
+                    plain["probabilities"] = json.dumps(plain["probabilities"], ensure_ascii=False)
+                writer.writerow(plain.values())
+
+
+def _write_jsonl(batches: Batches, _: pa.Schema, file: Path) -> None:
+    with file.open("w", encoding="utf-8", newline="\n") as text:
+        for batch in batches:
+            for row in batch.to_pylist():
+                text.write(json.dumps(_plain(row), ensure_ascii=False) + "\n")
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    """Floats shortened to what a float32 holds, the map as a mapping."""
+    if row["probabilities"] is None:
+        return row
+    probabilities = {name: round(value, DIGITS) for name, value in row["probabilities"]}
+    return row | {"confidence": round(row["confidence"], DIGITS), "probabilities": probabilities}
+
+
+WRITERS: dict[str, Callable[[Batches, pa.Schema, Path], None]] = {
+    ".parquet": _write_parquet,
+    ".csv": _write_csv,
+    ".jsonl": _write_jsonl,
+}
