@@ -1,0 +1,234 @@
+"""evaluate: score the model on the test split; write figures, predictions and the report; tell MLflow."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from calotype import bundle as bundles
+from calotype import dataset, metrics, plots, report
+from calotype.bundle import Bundle
+from calotype.console import say
+from calotype.errors import DataError
+from calotype.files import read_json, replacing, write_bytes, write_json, write_text
+from calotype.inference import Classifier
+from calotype.metrics import Evaluation
+from calotype.params import Params
+from calotype.project import Project
+from calotype.splitting import read_splits
+
+CHUNK_BYTES = 1 << 29
+"""Pixels held at once."""
+
+
+def run(params: Params, project: Project) -> None:
+    """Score ``models/model`` on the test split, and on nothing else.
+
+    Raises
+    ------
+    DataError
+        If the model's classes are not the data set's labels, or its answers are no probabilities.
+    """
+    bundle = bundles.load(project.bundle)
+    training = read_json(project.run_json)
+    test = test_images(project, bundle)
+    probabilities = classify(params, project, bundle, test["image_id"].to_list())
+    actual = label_indices(test["label"].to_list(), bundle.classes)
+    evaluation = metrics.measure(
+        actual, probabilities, bundle.classes, top_k=params.evaluate.top_k, resamples=params.evaluate.bootstrap
+    )
+    predictions = _predictions(test, probabilities, bundle.classes)
+    digest = bundles.digest(project.bundle)
+    _write_predictions(project.reports / "predictions.parquet", predictions, bundle.classes, digest)
+    write_json(project.reports / "metrics.json", metrics.as_metrics(evaluation))
+    _write_plots(project.reports / "plots", evaluation, predictions, training["history"])
+    page = _report(params, project, bundle, training, evaluation, predictions)
+    write_text(project.reports / "report.html", report.render(page))
+    for line in metrics.summary(evaluation):
+        say("evaluate", line)
+    say("evaluate", f"{'report':<16} {project.relative(project.reports / 'report.html')}")
+    _log(params, project, evaluation)
+
+
+def test_images(project: Project, bundle: Bundle) -> pl.DataFrame:
+    """Rows of the manifest that the test split holds: image_id, path, label, in the order of image_id.
+
+    Raises
+    ------
+    DataError
+        If the data set's labels are not exactly the model's classes.
+    """
+    manifest = dataset.read_manifest(project.dataset).select("image_id", "path", "label")
+    _check_classes(manifest["label"], bundle.classes, project.relative(project.bundle))
+    splits = read_splits(project.splits).filter(pl.col("split") == "test").select("image_id")
+    return manifest.join(splits, on="image_id", how="inner").sort("image_id")
+
+
+def classify(params: Params, project: Project, bundle: Bundle, image_ids: Sequence[str]) -> NDArray[np.float32]:
+    """Class probabilities of stored images, float32 (N, K), in the order of ``image_ids``."""
+    classifier = Classifier(
+        bundle, device=params.train.device, batch_size=params.predict.batch_size, threads=params.train.threads
+    )
+    size = bundle.image.channels * bundle.image.size**2
+    step = max(1, CHUNK_BYTES // size)
+    megapixels = params.ingest.max_megapixels
+    parts = [
+        classifier.probabilities(
+            dataset.load_images(
+                project.dataset,
+                image_ids[start : start + step],
+                bundle.image,
+                max_megapixels=megapixels,
+                prefix="evaluate",
+            )
+        )
+        for start in range(0, len(image_ids), step)
+    ]
+    return np.concatenate(parts) if parts else np.empty((0, len(bundle.classes)), dtype=np.float32)
+
+
+def label_indices(labels: Sequence[str], classes: Sequence[str]) -> metrics.Ints:
+    """Where each label stands among the model's classes."""
+    places = {name: place for place, name in enumerate(classes)}
+    return np.array([places[label] for label in labels], dtype=np.int64)
+
+
+def _check_classes(labels: pl.Series, classes: Sequence[str], model: str) -> None:
+    counts = dict(labels.value_counts().sort("label").iter_rows())
+    unknown = [f"{label!r} ({count:,} images)" for label, count in counts.items() if label not in classes]
+    absent = [repr(name) for name in classes if name not in counts]
+    found = [f"{model} does not know the label {', '.join(unknown[:5])}"] if unknown else []
+    found += [f"the data set has no images of {', '.join(absent[:5])}, which {model} knows"] if absent else []
+    if found:
+        raise DataError(f"{'; '.join(found)}. Expected equal classes: run `dvc repro` to train on these data.")
+
+
+def _predictions(test: pl.DataFrame, probabilities: NDArray[np.float32], classes: Sequence[str]) -> pl.DataFrame:
+    names = np.array(classes, dtype=object)
+    return test.with_columns(
+        pl.Series("predicted", names[probabilities.argmax(axis=1)].tolist(), dtype=pl.String),
+        pl.Series("confidence", probabilities.max(axis=1), dtype=pl.Float32),
+        pl.Series("probabilities", probabilities).cast(pl.List(pl.Float32)),
+    )
+
+
+def _write_predictions(path: Path, predictions: pl.DataFrame, classes: Sequence[str], digest: str) -> None:
+    """One row for each test image; the metadata name the classes, in the order of ``probabilities``, and the bundle."""
+    names = json.dumps(list(classes), ensure_ascii=False)
+    about = {"format_version": "1", "classes": names, "bundle_digest": digest}
+    with replacing(path) as temporary:
+        predictions.write_parquet(temporary, metadata=about)
+
+
+def _write_plots(
+    folder: Path, evaluation: Evaluation, predictions: pl.DataFrame, history: Sequence[Mapping[str, Any]]
+) -> None:
+    pairs = predictions.select(actual="label", predicted="predicted").sort("actual", "predicted")
+    _write_table(folder / "confusion.csv", pairs.columns, pairs.iter_rows())
+    epochs = list(history[0]) if history else ["epoch"]
+    _write_table(folder / "curves.csv", epochs, ([row.get(name) for name in epochs] for row in history))
+    columns = ["class", "images", "precision", "recall", "f1"]
+    scores = ((s.name, s.support, s.precision.value, s.recall.value, s.f1) for s in evaluation.per_class)
+    _write_table(folder / "per_class.csv", columns, scores)
+    write_bytes(folder / "confusion.png", plots.confusion_png(evaluation.confusion, evaluation.classes))
+
+
+def _write_table(path: Path, columns: Sequence[str], rows: Iterator[Any]) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def _report(
+    params: Params,
+    project: Project,
+    bundle: Bundle,
+    training: Mapping[str, Any],
+    evaluation: Evaluation,
+    predictions: pl.DataFrame,
+) -> report.Report:
+    scoring = {"evaluate.top_k": params.evaluate.top_k, "evaluate.bootstrap": params.evaluate.bootstrap}
+    return report.Report(
+        title=str(training.get("experiment", params.name)),
+        evaluation=evaluation,
+        history=training["history"],
+        facts=_facts(project, bundle, training),
+        parameters=_flat(bundle.trained_with) | scoring,
+        mistakes=_mistakes(project, predictions, params.ingest.max_megapixels),
+    )
+
+
+def _mistakes(project: Project, predictions: pl.DataFrame, max_megapixels: float) -> list[report.Mistake]:
+    wrong = predictions.filter(pl.col("label") != pl.col("predicted"))
+    worst = wrong.sort("confidence", "image_id", descending=[True, False]).head(report.MOST_MISTAKES)
+    data = dict(dataset.read_bytes(project.dataset, worst["image_id"].to_list()))
+    mistakes = []
+    for row in worst.iter_rows(named=True):
+        picture, is_small = report.picture(data[row["image_id"]], max_megapixels=max_megapixels)
+        shown = report.Mistake(row["path"], row["label"], row["predicted"], row["confidence"], picture, is_small)
+        mistakes.append(shown)
+    return mistakes
+
+
+def _facts(project: Project, bundle: Bundle, training: Mapping[str, Any]) -> dict[str, str]:
+    """Words and values about model and data, as far as they are known."""
+    environment = training.get("environment", {})
+    counts = dict(read_splits(project.splits)["split"].value_counts().iter_rows())
+    image = bundle.image
+    state = " with changes" if environment.get("git_dirty") else ""
+    facts = {
+        "Network": f"{bundle.network.name}, {_parameter_count(bundle):,} parameters",
+        "Input": f"{image.size}×{image.size} pixels, {'grey' if image.channels == 1 else 'colour'}, {image.resize}",
+        "Images": ", ".join(f"{counts.get(name, 0):,} {name}" for name in ("train", "val", "test")),
+        "Data digest": dataset.digest(project.dataset),
+        "Model digest": bundles.digest(project.bundle),
+        "Trained": _when(training),
+        "Device": environment.get("device"),
+        "Git commit": environment.get("git_commit") and f"{environment['git_commit']}{state}",
+        "MLflow run": training.get("mlflow_run_id"),
+    }
+    return {word: str(value) for word, value in facts.items() if value}
+
+
+def _parameter_count(bundle: Bundle) -> int:
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    return sum(tensor.numel() for name, tensor in bundle.weights.items() if not name.endswith(statistics))
+
+
+def _when(training: Mapping[str, Any]) -> str:
+    try:
+        start, end = (datetime.fromisoformat(str(training[key])) for key in ("started_at", "ended_at"))
+    except (KeyError, ValueError):
+        return ""
+    seconds = round((end - start).total_seconds())
+    took = f"{seconds} s" if seconds < 120 else f"{seconds // 60} min {seconds % 60} s"
+    epochs = len(training["history"])
+    return f"{end:%Y-%m-%d %H:%M %Z}, {epochs} epochs in {took}; best epoch {training.get('best_epoch')}"
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _log(params: Params, project: Project, evaluation: Evaluation) -> None:
+    # MLflow costs seconds to import and may be unreachable: by now every file is in its place.
+    from calotype import tracking
+
+    reports = project.reports
+    artifacts = {"report": [reports / "report.html"], "plots": sorted((reports / "plots").iterdir())}
+    run_id = tracking.log_evaluation(project, params, metrics.as_logged(evaluation), artifacts)
+    say("evaluate", f"{'MLflow run':<16} {run_id}")
