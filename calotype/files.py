@@ -23,7 +23,8 @@ def replacing(path: Path) -> Iterator[Path]:
     _remove(temporary)
     try:
         yield temporary
-        _sync(temporary)
+        for item in [temporary, *sorted(temporary.rglob("*"))]:
+            _sync(item)
         if path.is_dir():
             _remove(path)
         temporary.rename(path)
@@ -67,9 +68,9 @@ def _remove(path: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    for item in [path, *sorted(path.rglob("*"))] if path.is_dir() else [path]:
-        descriptor = os.open(item, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    """Flush one file, or one folder's list of names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
