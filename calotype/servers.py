@@ -1,0 +1,318 @@
+"""Prefect's server, MLflow's server and a worker: up, down, and MLflow's pages alone.
+
+Imports neither Prefect nor MLflow: both run as programs of this interpreter. ``PREFECT_API_URL`` and
+``MLFLOW_TRACKING_URI`` name servers that run elsewhere; what they name is used and not started here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from calotype.console import say
+from calotype.errors import CalotypeError, UsageError
+from calotype.files import read_json, write_json, write_text
+from calotype.project import Project
+from calotype.supervisor import FAILED, Supervisor, wait_until
+
+PREFECT_PORT = 4200
+MLFLOW_PORT = 5000
+PORTS_TRIED = 200
+POOL = "calotype"
+START_LIMIT_S = 180.0
+MARK = "# Written by `calotype up`, removed by `calotype down`.\n"
+
+SILENT = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DVC_NO_ANALYTICS": "1",
+}
+"""Environment that keeps every tool from reporting its use."""
+
+MAKE_STORE = "from calotype import tracking; from calotype.project import Project; tracking.connect(Project.find())"
+
+
+def up(project: Project) -> None:
+    """Start the servers and the worker, deploy the flows, print the addresses; say so if all runs already.
+
+    Raises
+    ------
+    CalotypeError
+        If one of them does not start; its last log lines are in the message, and nothing is left running.
+    """
+    with _alone(project):
+        supervisor = Supervisor(project.services)
+        if supervisor.process():
+            _report_running(project, supervisor)
+            return
+        _require_own_settings(project)
+        addresses = _choose_addresses()
+        try:
+            _start(project, supervisor, addresses)
+        except BaseException:
+            _stop(project, supervisor)
+            raise
+        _print_addresses(project, addresses)
+
+
+def down(project: Project) -> None:
+    """End everything that `up` started, and remove what told shells of it."""
+    with _alone(project):
+        supervisor = Supervisor(project.services)
+        was_running = supervisor.process() is not None
+        _stop(project, supervisor)
+        say("down", "all ended" if was_running else "nothing was running")
+
+
+def ui(project: Project) -> None:
+    """Serve MLflow's pages on this project's runs, in the foreground, until interrupted."""
+    environment = environment_for(project)
+    _make_store(project, environment)
+    port = free_port(MLFLOW_PORT)
+    print(f"MLflow  http://127.0.0.1:{port}  (Ctrl-C ends it)", flush=True)
+    command = [sys.executable, "-P", "-m", *shlex.split(_mlflow_command(port) % _expansions(environment))]
+    process = subprocess.Popen(command, cwd=project.root, env=environment, start_new_session=True)
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:
+        code = 0
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        _end_group(process)
+    if code:
+        raise CalotypeError(f"MLflow's server ended with exit code {code}. Its last lines are above.")
+
+
+def mlflow_address(project: Project) -> str | None:
+    """Where MLflow's pages answer: a server of the environment or of `up`, else None."""
+    named = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if named.startswith("http"):
+        return named.rstrip("/")
+    return _addresses(project).get("mlflow")
+
+
+def free_port(first: int) -> int:
+    """The first port from ``first`` on that nothing on this machine listens on.
+
+    Raises
+    ------
+    CalotypeError
+        If none of the next 200 is free.
+    """
+    for port in range(first, first + PORTS_TRIED):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
+    raise CalotypeError(f"no free port from {first} to {first + PORTS_TRIED - 1}. End a program that listens there.")
+
+
+def environment_for(project: Project, prefect_api: str | None = None) -> dict[str, str]:
+    """Environment of servers and worker: this project, this interpreter, no telemetry."""
+    here = Path(sys.executable).parent
+    paths = {
+        "CALOTYPE_ROOT": str(project.root),
+        "CALOTYPE_MLFLOW_STORE": f"sqlite:///{project.mlruns / 'mlflow.db'}",
+        "CALOTYPE_MLFLOW_ARTIFACTS": (project.mlruns / "artifacts").as_uri(),
+        "PATH": os.pathsep.join([str(here), os.environ.get("PATH", os.defpath)]),
+        "PREFECT_HOME": str(project.root / ".prefect"),
+        # The worker's runs start in a temporary folder; the code is the checkout's.
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(project.root), os.environ.get("PYTHONPATH")])),
+    }
+    if sys.prefix != sys.base_prefix:
+        paths["VIRTUAL_ENV"] = sys.prefix
+    if prefect_api:
+        paths["PREFECT_API_URL"] = prefect_api
+    # Job workers would be several processes of 250 MB each.
+    tuning = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PREFECT_WORKER_QUERY_SECONDS": "2"}
+    return dict(os.environ) | SILENT | tuning | paths
+
+
+def _start(project: Project, supervisor: Supervisor, addresses: dict[str, str]) -> None:
+    (project.root / "logs").mkdir(exist_ok=True)
+    environment = environment_for(project, addresses["prefect"] + "/api")
+    supervisor.start(_programs(addresses), environment)
+    write_json(project.services / "addresses.json", addresses)
+    if "prefect" in supervisor.states():
+        say("up", "starting Prefect's server")
+        supervisor.start_program("prefect")
+    _make_store(project, environment)
+    if "mlflow" in supervisor.states():
+        say("up", "starting MLflow's server")
+        supervisor.start_program("mlflow")
+    _wait(project, supervisor, addresses["prefect"] + "/api/health", "prefect")
+    say("up", "starting the worker, deploying the flows")
+    supervisor.start_program("worker")
+    _wait(project, supervisor, f"{addresses['prefect']}/api/work_pools/{POOL}", "worker")
+    _deploy(project, environment)
+    _wait(project, supervisor, addresses["mlflow"] + "/health", "mlflow")
+    write_text(project.root / "prefect.toml", _prefect_toml(project, addresses))
+
+
+def _programs(addresses: dict[str, str]) -> dict[str, str]:
+    """What supervisord runs: only servers that the environment does not name elsewhere, then the worker."""
+    programs = {}
+    if not os.environ.get("PREFECT_API_URL"):
+        port = addresses["prefect"].rpartition(":")[2]
+        programs["prefect"] = f"prefect server start --host 127.0.0.1 --port {port}"
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        programs["mlflow"] = _mlflow_command(int(addresses["mlflow"].rpartition(":")[2]))
+    return programs | {"worker": f"prefect worker start --pool {POOL} --type process --name {POOL}"}
+
+
+def _mlflow_command(port: int) -> str:
+    return (
+        'mlflow server --backend-store-uri "%(ENV_CALOTYPE_MLFLOW_STORE)s" '
+        '--default-artifact-root "%(ENV_CALOTYPE_MLFLOW_ARTIFACTS)s" --no-serve-artifacts '
+        f"--workers 1 --host 127.0.0.1 --port {port}"
+    )
+
+
+def _expansions(environment: dict[str, str]) -> dict[str, str]:
+    return {f"ENV_{name}": value for name, value in environment.items()}
+
+
+def _choose_addresses() -> dict[str, str]:
+    prefect = os.environ.get("PREFECT_API_URL", "").rstrip("/").removesuffix("/api")
+    mlflow = os.environ.get("MLFLOW_TRACKING_URI", "").rstrip("/")
+    if mlflow and not mlflow.startswith("http"):
+        raise UsageError(
+            f"MLFLOW_TRACKING_URI is {mlflow}: expected a server's http address, or nothing for the store in mlruns/."
+        )
+    return {
+        "prefect": prefect or f"http://127.0.0.1:{free_port(PREFECT_PORT)}",
+        "mlflow": mlflow or f"http://127.0.0.1:{free_port(MLFLOW_PORT)}",
+    }
+
+
+def _make_store(project: Project, environment: dict[str, str]) -> None:
+    """Make MLflow's database first: two processes that make it at once break each other's migrations."""
+    _run([sys.executable, "-c", MAKE_STORE], project, environment, "MLflow's store could not be made")
+
+
+def _deploy(project: Project, environment: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "prefect", "deploy", "--all", "--no-prompt"]
+    _run(command, project, environment, "the flows could not be deployed")
+
+
+def _run(command: list[str], project: Project, environment: dict[str, str], failure: str) -> None:
+    done = subprocess.run(
+        command, cwd=project.root, env=environment, text=True, capture_output=True, stdin=subprocess.DEVNULL
+    )
+    if done.returncode:
+        lines = (done.stdout + done.stderr).strip().splitlines()[-15:]
+        raise CalotypeError("\n".join([f"{failure}. The last lines:", *lines]))
+
+
+def _wait(project: Project, supervisor: Supervisor, url: str, program: str) -> None:
+    def answers() -> bool:
+        if supervisor.states().get(program) in FAILED:
+            raise CalotypeError(
+                "\n".join([f"{program} did not start. logs/{program}.log ends:", *_tail(project, program)])
+            )
+        return _answers(url)
+
+    try:
+        wait_until(answers, START_LIMIT_S, f"{program} to answer at {url}")
+    except CalotypeError as error:
+        if str(error).startswith("waited"):
+            raise CalotypeError("\n".join([f"{error} logs/{program}.log ends:", *_tail(project, program)])) from error
+        raise
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as reply:
+            return bool(reply.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _tail(project: Project, program: str, lines: int = 15) -> list[str]:
+    path = project.root / "logs" / f"{program}.log"
+    return path.read_text(errors="replace").splitlines()[-lines:] if path.exists() else []
+
+
+def _stop(project: Project, supervisor: Supervisor) -> None:
+    supervisor.stop("worker")
+    settings = project.root / "prefect.toml"
+    if settings.exists() and settings.read_text().startswith(MARK):
+        settings.unlink()
+    (project.services / "addresses.json").unlink(missing_ok=True)
+
+
+def _report_running(project: Project, supervisor: Supervisor) -> None:
+    states = supervisor.states()
+    ended = [name for name, state in states.items() if state in (*FAILED, "STOPPED")]
+    if ended:
+        lines = [f"{name} has ended. logs/{name}.log ends:\n" + "\n".join(_tail(project, name)) for name in ended]
+        raise CalotypeError("\n".join([*lines, "Run `calotype down`, then `calotype up`."]))
+    say("up", "runs already: " + ", ".join(f"{name} {state.lower()}" for name, state in states.items()))
+    _print_addresses(project, _addresses(project))
+
+
+def _print_addresses(project: Project, addresses: dict[str, str]) -> None:
+    here = project.relative(Path(sys.executable).parent)
+    print(f"Prefect  {addresses.get('prefect')}\nMLflow   {addresses.get('mlflow')}\n\nTry next:")
+    print(f"  {here}/prefect deployment run training/local --watch")
+    print(f"  {here}/prefect deployment run batch-prediction/nightly --watch")
+    print(f"  {here}/calotype down", flush=True)
+
+
+def _addresses(project: Project) -> dict[str, str]:
+    try:
+        return dict(read_json(project.services / "addresses.json"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _prefect_toml(project: Project, addresses: dict[str, str]) -> str:
+    home, url = json.dumps(str(project.root / ".prefect")), json.dumps(addresses["prefect"] + "/api")
+    return f"{MARK}home = {home}\n\n[api]\nurl = {url}\n"
+
+
+def _require_own_settings(project: Project) -> None:
+    path = project.root / "prefect.toml"
+    if path.exists() and not path.read_text().startswith(MARK):
+        raise UsageError(f"{path}: exists, and `calotype up` did not write it. Move it away: up writes its own.")
+
+
+@contextlib.contextmanager
+def _alone(project: Project) -> Iterator[None]:
+    project.services.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(project.services / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise CalotypeError("another `calotype up` or `calotype down` is at work here. Wait for it.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=10)

@@ -1,0 +1,253 @@
+"""Keep servers running: supervisord, its configuration, and the end of everything that it started.
+
+The configuration holds no path: supervisord takes them from its environment, so that no character in a path can
+be mistaken for configuration.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import xmlrpc.client
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from calotype.errors import CalotypeError
+from calotype.files import write_text
+
+LONGEST_SOCKET = 90
+"""Bytes of a Unix socket's path: the system takes 107, and supervisord appends its process id while it makes one."""
+
+HEAD = """\
+; Written by `calotype up`.
+[unix_http_server]
+file=%(ENV_CALOTYPE_SOCKET)s
+chmod=0700
+
+[supervisord]
+logfile=%(ENV_CALOTYPE_ROOT)s/logs/supervisord.log
+logfile_maxbytes=1MB
+logfile_backups=1
+pidfile=%(here)s/supervisord.pid
+childlogdir=%(ENV_CALOTYPE_ROOT)s/logs
+{user}
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
+
+[supervisorctl]
+serverurl=unix://%(ENV_CALOTYPE_SOCKET)s
+"""
+
+PROGRAM = """
+[program:{name}]
+command="%(ENV_CALOTYPE_PYTHON)s" -P -m {command}
+directory=%(ENV_CALOTYPE_ROOT)s
+priority={priority}
+autostart=false
+autorestart=true
+startsecs=1
+startretries=3
+stopasgroup=true
+killasgroup=true
+stopwaitsecs=15
+redirect_stderr=true
+stdout_logfile=%(ENV_CALOTYPE_ROOT)s/logs/{name}.log
+stdout_logfile_maxbytes=10MB
+stdout_logfile_backups=2
+"""
+
+FAILED = ("BACKOFF", "FATAL", "EXITED", "UNKNOWN")
+
+
+@dataclass(frozen=True)
+class Supervisor:
+    """supervisord for one folder of state."""
+
+    folder: Path
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "supervisord.conf"
+
+    @property
+    def socket(self) -> Path:
+        """The control socket; in a short temporary folder where the state's own path is too long for one."""
+        link = self.folder / "socket"
+        folder = link.resolve() if link.is_symlink() else self.folder
+        return folder / "supervisor.sock"
+
+    def start(self, programs: Mapping[str, str], environment: Mapping[str, str]) -> None:
+        """Start supervisord with these programs (name → arguments of ``python -m``), none of them running yet.
+
+        Parameters
+        ----------
+        programs
+            In the order of their start; they end in the reverse order.
+        environment
+            What supervisord and all programs get; ``CALOTYPE_ROOT`` among it.
+        """
+        self._place_socket()
+        user = "user=root\n" if os.getuid() == 0 else ""  # else supervisord warns that it runs as root
+        sections = [
+            PROGRAM.format(name=name, command=command, priority=10 * order)
+            for order, (name, command) in enumerate(programs.items(), 1)
+        ]
+        write_text(self.config, HEAD.format(user=user) + "".join(sections))
+        given = dict(environment) | {"CALOTYPE_SOCKET": str(self.socket), "CALOTYPE_PYTHON": sys.executable}
+        command = [sys.executable, "-P", "-m", "supervisor.supervisord", "-c", str(self.config)]
+        done = subprocess.run(command, env=given, capture_output=True, text=True, cwd=self.folder)
+        if done.returncode:
+            raise CalotypeError(f"supervisord did not start: {(done.stderr or done.stdout).strip()}")
+        wait_until(lambda: self.process() is not None and self.socket.exists(), 15, "supervisord to answer")
+
+    def process(self) -> psutil.Process | None:
+        """The running supervisord of this folder, or None; a process id that now belongs to another is not it."""
+        try:
+            process = psutil.Process(int((self.folder / "supervisord.pid").read_text()))
+            is_ours = str(self.config) in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE
+        except (OSError, ValueError, psutil.Error):
+            return None
+        return process if is_ours else None
+
+    def start_program(self, name: str) -> None:
+        """Start one program, without waiting for it."""
+        self._call("startProcess", name, False)
+
+    def states(self) -> dict[str, str]:
+        """State of each program in supervisord's words: ``{"worker": "RUNNING", ...}``."""
+        return {info["name"]: info["statename"] for info in self._call("getAllProcessInfo")}
+
+    def pid(self, name: str) -> int:
+        """Process id of a program; 0 when it does not run."""
+        return int(self._call("getProcessInfo", name)["pid"])
+
+    def stop(self, first: str, *, patience_s: float = 6.0) -> None:
+        """End program ``first`` and what it started, then the others, then supervisord; nothing is left.
+
+        A worker that got SIGTERM drains, and lingers for minutes: a second SIGTERM ends it.
+        """
+        process = self.process()
+        if process is None:
+            return
+        seen = _Seen(process)
+        with contextlib.suppress(OSError, xmlrpc.client.Error):
+            self._end_first(first, seen, patience_s)
+        seen.look()
+        _signal(process.terminate)
+        seen.wait(45)
+        seen.kill()
+        self._remove_socket()
+
+    def _end_first(self, name: str, seen: _Seen, patience_s: float) -> None:
+        pid = self.pid(name)
+        if not pid:
+            return
+        inner = seen.below(pid)
+        self._call("stopProcess", name, False)
+        for child in inner:
+            _signal(child.terminate)
+        if not seen.gone(pid, patience_s):
+            os.kill(pid, signal.SIGTERM)
+            seen.gone(pid, patience_s)
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        from supervisor.xmlrpc import SupervisorTransport
+
+        transport = SupervisorTransport(None, None, f"unix://{self.socket}")
+        with xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport) as proxy:
+            return getattr(proxy.supervisor, method)(*arguments)
+
+    def _place_socket(self) -> None:
+        self._remove_socket()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if len(os.fsencode(self.folder / "supervisor.sock")) > LONGEST_SOCKET:
+            (self.folder / "socket").symlink_to(tempfile.mkdtemp(prefix="calotype-"))
+
+    def _remove_socket(self) -> None:
+        link = self.folder / "socket"
+        if link.is_symlink():
+            shutil.rmtree(link.resolve(), ignore_errors=True)
+            link.unlink()
+
+
+class _Seen:
+    """Every process that was seen below supervisord: one whose parent died first is found all the same."""
+
+    def __init__(self, top: psutil.Process) -> None:
+        self.top = top
+        self.all = {top}
+        self.look()
+
+    def look(self) -> None:
+        for process in list(self.all):
+            with contextlib.suppress(psutil.Error):
+                self.all |= set(process.children(recursive=True))
+
+    def below(self, pid: int) -> list[psutil.Process]:
+        with contextlib.suppress(psutil.Error):
+            return psutil.Process(pid).children(recursive=False)
+        return []
+
+    def alive(self) -> list[psutil.Process]:
+        return [process for process in self.all if _runs(process)]
+
+    def gone(self, pid: int, limit_s: float) -> bool:
+        return self._until(lambda: not any(process.pid == pid for process in self.alive()), limit_s)
+
+    def wait(self, limit_s: float) -> bool:
+        return self._until(lambda: not _runs(self.top), limit_s)
+
+    def kill(self) -> None:
+        self.look()
+        for process in self.alive():
+            _signal(process.terminate)
+        if not self._until(lambda: not self.alive(), 5):
+            for process in self.alive():
+                _signal(process.kill)
+            self._until(lambda: not self.alive(), 5)
+
+    def _until(self, holds: Callable[[], bool], limit_s: float) -> bool:
+        deadline = time.monotonic() + limit_s
+        while not holds():
+            if time.monotonic() > deadline:
+                return False
+            self.look()
+            time.sleep(0.1)
+        return True
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _signal(send: Callable[[], None]) -> None:
+    with contextlib.suppress(psutil.Error):
+        send()
+
+
+def wait_until(holds: Callable[[], bool], limit_s: float, what: str) -> None:
+    """Wait until a claim holds.
+
+    Raises
+    ------
+    CalotypeError
+        If it does not within ``limit_s`` seconds.
+    """
+    deadline = time.monotonic() + limit_s
+    while not holds():
+        if time.monotonic() > deadline:
+            raise CalotypeError(f"waited {limit_s:.0f} s for {what}. See logs/, then try again.")
+        time.sleep(0.1)

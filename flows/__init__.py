@@ -1,0 +1,1 @@
+"""When the work runs, and in what order."""

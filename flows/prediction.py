@@ -1,0 +1,26 @@
+"""Every image of the inbox gets its row in the table of predictions."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from calotype.prediction import BatchSummary
+from tasks.prediction import predict_inbox
+
+
+@flow(name="batch-prediction")
+def batch_prediction(inbox: str | None = None, dry_run: bool = False) -> BatchSummary:
+    """Classify the inbox with the champion and append the rows to the Delta table.
+
+    Parameters
+    ----------
+    inbox
+        Folder of images; none is CALOTYPE_PREDICT_INBOX, or data/inbox.
+    dry_run
+        Only say what would be classified; write nothing.
+    """
+    return predict_inbox(inbox, dry_run)
+
+
+if __name__ == "__main__":
+    batch_prediction()

@@ -1,0 +1,39 @@
+"""From the source to a registered model, and to the champion if it earns it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prefect import flow
+
+from calotype.registry import Decision, RegisteredVersion
+from tasks.registry import promote_model, register_model
+from tasks.stages import STAGES, StageResult, run_stage
+
+
+@dataclass(frozen=True)
+class TrainingReport:
+    """What a training did: each stage, the version it registered, and the gate's decision if it was asked."""
+
+    stages: tuple[StageResult, ...]
+    version: RegisteredVersion
+    decision: Decision | None
+
+
+@flow(name="training")
+def training(promote: bool = True) -> TrainingReport:
+    """Reproduce the DVC pipeline, register the model, promote it if it earns it.
+
+    Parameters
+    ----------
+    promote
+        Whether the new version may become the champion; without, it stays the challenger.
+    """
+    stages = tuple(run_stage(stage) for stage in STAGES)
+    version = register_model()
+    decision = promote_model() if promote else None
+    return TrainingReport(stages, version, decision)
+
+
+if __name__ == "__main__":
+    training()

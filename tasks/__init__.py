@@ -1,0 +1,1 @@
+"""What Prefect may retry: one task around each stage and each verb of calotype."""

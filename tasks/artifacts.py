@@ -1,0 +1,132 @@
+"""What a run's page shows in Prefect: counts, metrics, the confusion matrix as a picture, links to MLflow."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+from calotype import servers
+from calotype.files import read_json
+from calotype.project import Project
+
+ROWS = 200
+"""Most rows of a table that a page shows."""
+
+
+def publish(stage: str, project: Project) -> None:
+    """Publish what a stage found; a stage without figures publishes nothing."""
+    publisher = {"ingest": _ingest, "split": _split, "train": _train, "evaluate": _evaluate}.get(stage)
+    if publisher:
+        publisher(project)
+
+
+def publish_schema_failures(stage: str, project: Project, *, since: float) -> None:
+    """Publish the rows that broke a schema, if the stage wrote them after the time ``since`` (seconds)."""
+    path = project.reports / "schema_failures.parquet"
+    if not path.exists() or path.stat().st_mtime < since:
+        return
+    rows = _rows(path)
+    create_table_artifact(
+        key=f"{stage}-schema-failures",
+        table=rows[:ROWS],
+        description=f"**{stage}**: {len(rows):,} cases break the schema; all are in `{project.relative(path)}`.",
+    )
+
+
+def publish_text(key: str, text: str) -> None:
+    """Publish a paragraph of Markdown under a key that the Artifacts page lists."""
+    create_markdown_artifact(key=key, markdown=text)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Format a Markdown table; the first column is text, the others numbers."""
+    lines = ["| " + " | ".join(header) + " |", "|---|" + "---:|" * (len(header) - 1)]
+    lines += ["| " + " | ".join(_cell(value) for value in row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) else str(value).replace("|", "\\|")
+
+
+def _ingest(project: Project) -> None:
+    import polars as pl
+
+    manifest = pl.scan_parquet(project.dataset / "manifest.parquet")
+    counts = manifest.group_by("label").len().sort("label").collect().rows()
+    rejects = pl.read_parquet(project.dataset / "rejects.parquet").group_by("code").len().sort("code").rows()
+    total = sum(count for _, count in counts)
+    parts = [f"## Ingested {total:,} images of {len(counts):,} classes", table(["class", "images"], counts[:ROWS])]
+    rejected = table(["reject code", "files"], rejects) if rejects else "No file was rejected."
+    publish_text("ingest-counts", "\n\n".join([*parts, rejected]))
+
+
+def _split(project: Project) -> None:
+    import polars as pl
+
+    counts = pl.read_csv(project.root / "data" / "split_counts.csv")
+    publish_text("split-counts", "## Images per class and split\n\n" + table(counts.columns, counts.rows()[:ROWS]))
+
+
+def _train(project: Project) -> None:
+    run = read_json(project.run_json)
+    history, best = run["history"], run["best_epoch"]
+    shown = ["epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "images_per_second"]
+    rows = [[epoch.get(name, "") for name in shown] for epoch in history]
+    text = f"## Best epoch: {best} of {len(history)}\n\nMLflow run: {mlflow_link(project, run['mlflow_run_id'])}\n\n"
+    publish_text("training", text + table(shown, rows[-ROWS:]))
+
+
+def _evaluate(project: Project) -> None:
+    metrics = list(_flat(read_json(project.reports / "metrics.json")))
+    picture = base64.b64encode(_confusion_png(project)).decode()
+    publish_text("metrics", "## Test metrics\n\n" + table(["metric", "value"], metrics[:ROWS]))
+    publish_text(
+        "confusion-matrix",
+        f"## Confusion matrix on the test split\n\n![Confusion matrix](data:image/png;base64,{picture})",
+    )
+
+
+def _confusion_png(project: Project) -> bytes:
+    import numpy as np
+    import polars as pl
+
+    from calotype import plots
+
+    answers = pl.read_csv(project.reports / "plots" / "confusion.csv", infer_schema=False)
+    classes = sorted({*answers["actual"], *answers["predicted"]})
+    position = {name: index for index, name in enumerate(classes)}
+    counts = np.zeros((len(classes), len(classes)), dtype=np.int64)
+    for actual, predicted in answers.select("actual", "predicted").iter_rows():
+        counts[position[actual], position[predicted]] += 1
+    return plots.confusion_png(counts, classes)
+
+
+def mlflow_link(project: Project, run_id: str) -> str:
+    """Link to a run's page where a server shows it; else name the run and the command that shows it."""
+    from calotype import tracking
+
+    address = servers.mlflow_address(project)
+    if not address:
+        return f"`{run_id}` (`calotype ui` shows it)"
+    experiment = tracking.connect(project).get_run(run_id).info.experiment_id
+    return f"[{run_id}]({address}/#/experiments/{experiment}/runs/{run_id})"
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    flat: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        flat += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
+    return flat
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    import polars as pl
+
+    return [{name: str(value) for name, value in row.items()} for row in pl.read_parquet(path).to_dicts()]

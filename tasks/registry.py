@@ -1,0 +1,41 @@
+"""Register the trained model, and let it challenge the champion."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.logging import get_run_logger
+
+from calotype import params, registry
+from calotype.errors import DataError, UsageError
+from calotype.project import Project
+from calotype.registry import Decision, RegisteredVersion
+from tasks import artifacts
+
+
+def may_pass(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
+    """Claim that a failure may pass, a server's say: both verbs give the same result when called again."""
+    return not isinstance(state.data, UsageError | DataError)
+
+
+@task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=may_pass)
+def register_model() -> RegisteredVersion:
+    """Make the trained model a version in the registry, with the alias challenger."""
+    project = Project.find()
+    version = registry.register(project, params.load(project.params))
+    get_run_logger().info("%s", version.summary())
+    artifacts.publish_text("registered-version", version.summary())
+    return version
+
+
+@task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=may_pass)
+def promote_model() -> Decision:
+    """Score challenger and champion now; move the alias champion if the challenger earns it."""
+    project = Project.find()
+    decision = registry.promote(project, params.load(project.params))
+    get_run_logger().info("%s", decision.summary())
+    artifacts.publish_text("promotion", decision.summary())
+    return decision
