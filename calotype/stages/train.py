@@ -1,0 +1,256 @@
+"""Train the network on the training split, watched by the validation split; resume where a killed training stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from ruamel.yaml import YAML
+
+from calotype import bundle, checkpoint, dataset, environment, lineage, network, tracking
+from calotype.console import say
+from calotype.device import choose_device, uses_bf16
+from calotype.errors import DataError
+from calotype.files import sha256_of
+from calotype.params import Params, flatten
+from calotype.project import Project
+from calotype.run_record import RunRecord
+from calotype.splitting import read_splits
+from calotype.training import Labelled, State, Statistics, Trainer, history_rows, pixel_statistics, train
+
+SHAPING = ("image", "network", "train", "augment")
+"""Sections of params.yaml that make a training what it is."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a training reads, and the digests that name it."""
+
+    training: Labelled
+    validation: Labelled
+    statistics: Statistics
+    classes: tuple[str, ...]
+    facts: dict[str, Any]
+
+
+def run(params: Params, project: Project) -> None:
+    """Train, and write the bundle, the record of the run, and MLflow's run.
+
+    Raises
+    ------
+    ParamsError
+        If the network does not run at the image size, or the device is absent.
+    DataError
+        If dataset and splits do not belong together.
+    """
+    network.check(params.network, params.image)
+    device = choose_device(params.train.device)
+    torch.set_num_threads(params.train.threads)
+    data = _load(params, project)
+    key = _key(params, project, data)
+    state, names = checkpoint.load(_checkpoint(project), key) or (State(), {"run_key": uuid.uuid4().hex})
+    if state.next_epoch:
+        say("train", f"resumes after epoch {state.next_epoch} of {params.train.epochs}")
+    trainer = _trainer(params, project, data, device)
+    record = _record(params, project, data, state, names["run_key"], device)
+    with _mlflow_run(project, record) as run_id:
+        _train(trainer, state, project, key, names, run_id)
+        _finish(params, project, data, state, record, run_id)
+    _checkpoint(project).unlink(missing_ok=True)
+
+
+def _load(params: Params, project: Project) -> Data:
+    manifest = dataset.read_manifest(project.dataset)
+    splits = read_splits(project.splits)
+    rows = manifest.select("image_id", "label").join(splits.select("image_id", "split"), on="image_id", how="left")
+    if rows["split"].null_count() or len(splits) != len(manifest):
+        raise DataError(f"{project.relative(project.splits)}: not the split of this dataset. Run `dvc repro split`.")
+    classes = tuple(sorted(rows["label"].unique().to_list()))
+    # Order by image_id, never by shard: the same images train the same network however they arrived.
+    chosen = {name: rows.filter(pl.col("split") == name).sort("image_id") for name in ("train", "val", "test")}
+    say("train", f"{len(chosen['train']):,} training and {len(chosen['val']):,} validation images")
+    training = _labelled(params, project, chosen["train"], classes)
+    validation = _labelled(params, project, chosen["val"], classes)
+    facts = {
+        "digest": dataset.digest(project.dataset),
+        "splits_sha256": sha256_of(project.splits),
+        "dvc_md5": _dvc_md5(project),
+    } | {name: len(frame) for name, frame in chosen.items()}
+    return Data(training, validation, pixel_statistics(training.images), classes, facts)
+
+
+def _labelled(params: Params, project: Project, rows: pl.DataFrame, classes: tuple[str, ...]) -> Labelled:
+    images = dataset.load_images(
+        project.dataset,
+        rows["image_id"].to_list(),
+        params.image,
+        max_megapixels=params.ingest.max_megapixels,
+        prefix="train",
+    )
+    index = {label: number for number, label in enumerate(classes)}
+    labels = torch.tensor([index[label] for label in rows["label"]], dtype=torch.int64)
+    return Labelled(torch.from_numpy(images), labels)
+
+
+def _trainer(params: Params, project: Project, data: Data, device: torch.device) -> Trainer:
+    torch.manual_seed(params.train.seed)
+    model = network.build(params.network, params.image, len(data.classes))
+    loaded = network.load_initial_weights(model, params.network, project.root)
+    precision = "bf16" if uses_bf16(params.train.precision, device) else "float32"
+    say(
+        "train",
+        f"{params.network.name} with {network.count_parameters(model):,} parameters, {loaded}; "
+        f"{device.type}, {precision}, {params.train.threads} threads",
+    )
+    return Trainer(
+        model,
+        data.training,
+        data.validation,
+        data.statistics,
+        train=params.train,
+        augmentation=params.augment,
+        device=device,
+        classes=len(data.classes),
+    )
+
+
+def _train(trainer: Trainer, state: State, project: Project, key: str, names: dict[str, str], run_id: str) -> None:
+    client = tracking.connect(project)
+    epochs = trainer.params.epochs
+
+    with _progress(trainer, state) as (on_step, on_line):
+
+        def on_epoch(now: State) -> None:
+            checkpoint.save(_checkpoint(project), key, now, names)
+            row = history_rows(now.history)[-1]
+            tracking.log_epoch(client, run_id, row)
+            on_line(
+                f"epoch {now.next_epoch:>{len(str(epochs))}}/{epochs}  loss {row['train_loss']:.4f}  "
+                f"val loss {row['val_loss']:.4f}  val accuracy {row['val_accuracy']:.2%}  "
+                f"{row['images_per_second']:,.0f} images/s"
+            )
+
+        train(trainer, state, on_step=on_step, on_epoch=on_epoch)
+    if state.next_epoch < epochs:
+        say("train", f"stopped early after epoch {state.next_epoch}: validation did not improve")
+
+
+def _finish(params: Params, project: Project, data: Data, state: State, started: RunRecord, run_id: str) -> None:
+    """Write the bundle, then the record, then MLflow: each is a projection of the one before."""
+    sections = params.model_dump()
+    made = bundle.Bundle(
+        network=params.network,
+        classes=data.classes,
+        image=params.image,
+        mean=data.statistics.mean,
+        std=data.statistics.std,
+        temperature=1.0,
+        weights=state.best_weights,
+        trained_with={
+            "params": {name: sections[name] for name in ("ingest", "split", *SHAPING)},
+            "dataset_digest": data.facts["digest"],
+            "splits_sha256": data.facts["splits_sha256"],
+            "counts": {name: data.facts[name] for name in ("train", "val", "test")},
+        },
+    )
+    bundle.save(made, project.bundle)
+    record = started.model_copy(
+        update={
+            "mlflow_run_id": run_id,
+            "ended_at": time.time(),
+            "best_epoch": state.best_epoch + 1,
+            "history": history_rows(state.history),
+            "bundle_digest": bundle.digest(project.bundle),
+        }
+    )
+    record.write(project.run_json)
+    best = state.history[state.best_epoch]
+    say("train", f"keeps epoch {state.best_epoch + 1}: validation accuracy {best.val_accuracy:.2%}")
+    tracking.log_bundle(project, run_id)
+
+
+def _record(
+    params: Params, project: Project, data: Data, state: State, run_key: str, device: torch.device
+) -> RunRecord:
+    return RunRecord(
+        key=run_key,
+        mlflow_run_id="",
+        experiment=params.name,
+        started_at=time.time(),
+        ended_at=time.time(),
+        best_epoch=0,
+        history=history_rows(state.history),
+        params=flatten(params),
+        bundle_digest="",
+        dataset=data.facts,
+        environment=environment.describe(project.root, device.type, params.train.threads),
+    )
+
+
+@contextmanager
+def _mlflow_run(project: Project, record: RunRecord) -> Iterator[str]:
+    """A run that ends as FINISHED, as KILLED on a signal, as FAILED otherwise; a resumed training reopens it."""
+    run_id = tracking.open_run(project, record)
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    status = "FAILED"
+    try:
+        with tracking.system_metrics(project, run_id):
+            yield run_id
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        tracking.close_run(project, run_id, status)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def _progress(trainer: Trainer, state: State) -> Iterator[tuple[Callable[[int], None], Callable[[str], None]]]:
+    """A bar over all steps on a terminal, one line per epoch everywhere."""
+    if not sys.stderr.isatty():
+        yield (lambda _: None), (lambda line: say("train", line))
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("train:"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True, highlight=False), transient=True) as progress:
+        total = trainer.params.epochs * trainer.steps_per_epoch
+        task = progress.add_task("", total=total, completed=state.next_epoch * trainer.steps_per_epoch)
+        yield (lambda _: progress.advance(task)), (lambda line: progress.console.print(f"train: {line}"))
+
+
+def _key(params: Params, project: Project, data: Data) -> str:
+    """Digest of parameters, data and code: a checkpoint of any other combination is not this training's."""
+    code = {name: value for name, value in lineage.snapshot("train", project).items() if name.endswith(".py")}
+    values = params.model_dump()
+    parts = [{name: values[name] for name in SHAPING}, data.facts["digest"], data.facts["splits_sha256"], code]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _checkpoint(project: Project) -> Path:
+    return project.cache / "checkpoint.safetensors"
+
+
+def _dvc_md5(project: Project) -> str:
+    """DVC's hash of the dataset, as dvc.lock holds it since ingest ended; empty where DVC has not run."""
+    lock = project.root / "dvc.lock"
+    stages = YAML(typ="safe").load(lock).get("stages", {}) if lock.is_file() else {}
+    outs = stages.get("ingest", {}).get("outs", [])
+    return next((out["md5"] for out in outs if out["path"] == "data/dataset"), "")
