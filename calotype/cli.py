@@ -11,14 +11,13 @@ from typing import Annotated, Any
 import typer
 
 from calotype import __version__
-from calotype.errors import CalotypeError, UsageError
+from calotype.errors import CalotypeError
 
 app = typer.Typer(
     help="From a folder of labelled images to scheduled predictions that anyone can trace back and print again.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
 )
 
 START = "Start"
@@ -54,7 +53,7 @@ def _options(version: Annotated[bool, typer.Option("--version", help="Print the 
 def use(
     source: Annotated[str, typer.Argument(help="digits, fashion-mnist, or the path of labelled images")],
 ) -> None:
-    """Look at a source and write fitting values into params.yaml; show the difference"""
+    """Fit params.yaml to a source; show the difference"""
     from calotype.project import Project
     from calotype.use import use as use_source
 
@@ -80,6 +79,17 @@ def params() -> None:
     from calotype.project import Project
 
     show(Project.find())
+
+
+@app.command(rich_help_panel=START)
+def demo(
+    source: Annotated[str, typer.Argument(help="digits, fashion-mnist, or the path of labelled images")] = "digits",
+) -> None:
+    """Run the whole line on a source, from images to predictions"""
+    from calotype import demo as demonstration
+    from calotype.project import Project
+
+    typer.echo(demonstration.run(Project.find(), source))
 
 
 @app.command(rich_help_panel=STAGES)
@@ -114,7 +124,7 @@ def evaluate() -> None:
 
 @app.command(rich_help_panel=MODELS)
 def register() -> None:
-    """Make the trained model a version in the registry, with the alias challenger"""
+    """Make the trained model a version: the challenger"""
     from calotype import registry
 
     project, values = _project_and_params()
@@ -123,7 +133,7 @@ def register() -> None:
 
 @app.command(rich_help_panel=MODELS)
 def promote() -> None:
-    """Score challenger and champion now; move the alias champion if the challenger earns it"""
+    """Make the challenger champion, if it earns it"""
     from calotype import registry
 
     project, values = _project_and_params()
@@ -147,7 +157,7 @@ def sample(
     count: Annotated[int, typer.Argument(min=1, help="How many images")],
     to: Annotated[Path, typer.Option(help="The folder that receives them")],
 ) -> None:
-    """Copy images of the test split, without their labels, into a folder"""
+    """Copy images of the test split into a folder"""
     from calotype.project import Project
     from calotype.sample import sample as sample_images
 
@@ -156,7 +166,7 @@ def sample(
 
 @app.command(rich_help_panel=SERVERS)
 def up() -> None:
-    """Start Prefect's server, MLflow's server and a worker; deploy the flows"""
+    """Start both servers and a worker; deploy the flows"""
     from calotype import servers
     from calotype.project import Project
 
@@ -174,7 +184,7 @@ def down() -> None:
 
 @app.command(rich_help_panel=SERVERS)
 def ui() -> None:
-    """Open MLflow's pages on this project's runs until interrupted"""
+    """Serve MLflow's pages on this project's runs"""
     from calotype import servers
     from calotype.project import Project
 
@@ -201,6 +211,3 @@ def _load(project: Any) -> Any:
     from calotype import params as parameters
 
     return parameters.load(project.params)
-
-
-__all__ = ["UsageError", "app", "main"]

@@ -1,0 +1,89 @@
+"""`make demo`: the whole line on one source, each command shown as a person would type it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+from calotype import params as parameters
+from calotype.console import say
+from calotype.errors import CalotypeError
+from calotype.files import read_json
+from calotype.project import Project
+
+Result = TypeVar("Result")
+
+INBOX_IMAGES = 100
+"""Images of the test split that the demo lays in the inbox: none of them was trained on."""
+
+
+def run(project: Project, source: str) -> str:
+    """Fit params.yaml to a source, reproduce the line, register, promote and predict.
+
+    Returns
+    -------
+    str
+        The closing lines: accuracy, version promoted, predictions, and what to try next.
+
+    Raises
+    ------
+    CalotypeError
+        If a step fails; what it printed stands above.
+    """
+    from calotype.use import use
+
+    _step(f"calotype use {source}", lambda: use(project, source))
+    _step("dvc repro", lambda: _reproduce(project))
+    params = parameters.load(project.params)
+
+    from calotype import prediction, registry
+    from calotype.sample import sample
+
+    registered = _step("calotype register", lambda: registry.register(project, params))
+    say("demo", registered.summary())
+    decision = _step("calotype promote", lambda: registry.promote(project, params))
+    say("demo", decision.summary())
+    inbox = project.relative(project.inbox)
+    say(
+        "demo",
+        _step(f"calotype sample {INBOX_IMAGES} --to {inbox}", lambda: sample(project, INBOX_IMAGES, project.inbox)),
+    )
+    batch = _step(
+        "batch prediction of the inbox",
+        lambda: prediction.predict_inbox(project, params, inbox=project.inbox, dry_run=False),
+    )
+    return "\n".join([_accuracy(project), decision.summary(), batch.summary(), "", _next_commands(project)])
+
+
+def _step(command: str, act: Callable[[], Result]) -> Result:
+    print(f"\n$ {command}", file=sys.stderr, flush=True)
+    return act()
+
+
+def _reproduce(project: Project) -> None:
+    dvc = [sys.executable, "-m", "dvc", "repro"]
+    if subprocess.run(dvc, cwd=project.root, check=False).returncode:
+        raise CalotypeError("demo: `dvc repro` failed; its last lines above say why. Mend that, then run it again.")
+
+
+def _accuracy(project: Project) -> str:
+    metrics = read_json(project.reports / "metrics.json")
+    interval = metrics["accuracy_interval"]
+    return (
+        f"Test accuracy {metrics['accuracy']:.1%} (95 % interval {interval['low']:.1%} to {interval['high']:.1%}, "
+        f"{metrics['images']:,} images)"
+    )
+
+
+def _next_commands(project: Project) -> str:
+    report = project.relative(project.reports / "report.html")
+    return "\n".join(
+        [
+            "Next:",
+            f"  open {report:<24} every figure, and the mistakes as pictures",
+            "  make ui                       compare runs in MLflow",
+            "  make up                       schedules, and both servers",
+        ]
+    )
