@@ -20,8 +20,8 @@ from calotype.metrics import Ints
 DRAWN_CLASSES = 30
 """Up to so many classes the confusion matrix is drawn with names and counts, beyond as a picture."""
 
-WIDTH, HEIGHT = 460, 250
-LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 34
+WIDTH, HEIGHT = 340, 220
+LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 36
 
 
 def lines(history: Sequence[Mapping[str, Any]], series: Mapping[str, str], title: str) -> str:
@@ -55,11 +55,11 @@ def lines(history: Sequence[Mapping[str, Any]], series: Mapping[str, str], title
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{tick:.4g}</text>')
     parts += [
-        f'<text x="{across(epoch):.1f}" y="{HEIGHT - 14}" text-anchor="middle">{epoch}</text>'
+        f'<text x="{across(epoch):.1f}" y="{HEIGHT - 20}" text-anchor="middle">{epoch}</text>'
         for epoch in _epoch_ticks(int(min(epochs)), int(max(epochs)))
     ]
     parts.append(
-        f'<text class="axis" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 1}" text-anchor="middle">epoch</text>'
+        f'<text class="axis" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 5}" text-anchor="middle">epoch</text>'
     )
     for number, line in enumerate(points.values(), 1):
         parts.append(_line([(across(x), up(y)) for x, y in line], number))
@@ -77,9 +77,9 @@ def confusion(counts: Ints, classes: Sequence[str]) -> str:
     # Slanted names of the last columns lean out to the right.
     edge = round(margin * 0.7) if slanted else 8
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    parts = [
-        _open(margin + cell * size + edge, top + cell * size + 8, "Confusion matrix: true class down, answer across")
-    ]
+    width = margin + cell * size + edge
+    title = "Confusion matrix: true class down, answer across"
+    parts = [_open(width, top + cell * size + 8, title, least=min(width, 20 * size + 90))]
     for index, label in enumerate(labels):
         middle = top + cell * (index + 0.5) + 4
         parts.append(f'<text x="{margin - 8}" y="{middle:.1f}" text-anchor="end">{escape(label)}</text>')
@@ -99,8 +99,8 @@ def confusion_picture(counts: Ints) -> str:
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     pixels: NDArray[np.uint8] = np.zeros((*counts.shape, 4), dtype=np.uint8)
     pixels[..., :3] = (196, 78, 40)
-    pixels[np.diag_indices(len(counts))] = (58, 140, 148, 0)
-    pixels[..., 3] = np.round(255 * np.where(shares > 0, 0.15 + 0.85 * np.sqrt(shares), 0))
+    pixels[np.diag_indices(len(counts))] = (47, 136, 145, 0)
+    pixels[..., 3] = np.round(255 * np.where(shares > 0, 0.3 + 0.7 * np.sqrt(shares), 0))
     buffer = io.BytesIO()
     Image.fromarray(pixels, "RGBA").save(buffer, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
@@ -164,8 +164,9 @@ def _shorten(name: str, limit: int = 18) -> str:
     return name if len(name) <= limit else name[: limit - 1] + "…"
 
 
-def _open(width: float, height: float, label: str) -> str:
+def _open(width: float, height: float, label: str, least: float = 0) -> str:
+    """Begin a drawing that shrinks with its page, down to ``least`` pixels."""
     return (
         f'<svg viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}" '
-        f'role="img" aria-label="{escape(label)}">'
+        f'style="min-width: {least:.0f}px" role="img" aria-label="{escape(label)}">'
     )

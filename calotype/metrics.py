@@ -192,7 +192,7 @@ def wilson(successes: int, trials: int) -> Estimate:
     share = successes / trials
     middle = (successes + Z**2 / 2) / (trials + Z**2)
     half = Z * np.sqrt(trials) / (trials + Z**2) * np.sqrt(share * (1 - share) + Z**2 / (4 * trials))
-    return Estimate(share, min(share, float(middle - half)), max(share, float(middle + half)))
+    return Estimate(share, max(0.0, min(share, float(middle - half))), min(1.0, max(share, float(middle + half))))
 
 
 def as_metrics(evaluation: Evaluation) -> dict[str, Any]:
@@ -254,8 +254,10 @@ def _check(actual: Ints, probabilities: NDArray[Any], classes: int) -> None:
     if probabilities.shape != (len(actual), classes):
         expected = (len(actual), classes)
         raise DataError(f"probabilities have shape {probabilities.shape}; expected {expected}, images by classes.")
-    broken = ~np.isfinite(probabilities).all(axis=1) | (np.abs(probabilities.sum(axis=1, dtype=np.float64) - 1) > 0.01)
-    if broken.any() or probabilities.min() < 0:
+    # Written so that a comparison with a value that is no number fails.
+    sums = probabilities.sum(axis=1, dtype=np.float64)
+    broken = ~((probabilities >= 0).all(axis=1) & (np.abs(sums - 1) < 0.01))
+    if broken.any():
         raise DataError(
             f"{int(broken.sum()):,} of {len(actual):,} answers are no probabilities (not finite, negative, or not of "
             "sum 1). The network's weights are not usable: train again, perhaps with a lower train.lr."

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,12 @@ from calotype import dataset, metrics, plots, report
 from calotype.bundle import Bundle
 from calotype.console import say
 from calotype.errors import DataError
-from calotype.files import read_json, replacing, write_bytes, write_json, write_text
+from calotype.files import replacing, write_bytes, write_json, write_text
 from calotype.inference import Classifier
 from calotype.metrics import Evaluation
 from calotype.params import Params
 from calotype.project import Project
+from calotype.run_record import RunRecord
 from calotype.splitting import read_splits
 
 CHUNK_BYTES = 1 << 29
@@ -39,7 +40,8 @@ def run(params: Params, project: Project) -> None:
         If the model's classes are not the data set's labels, or its answers are no probabilities.
     """
     bundle = bundles.load(project.bundle)
-    training = read_json(project.run_json)
+    training = RunRecord.read(project.run_json)
+    _check_training(project, training)
     test = test_images(project, bundle)
     probabilities = classify(params, project, bundle, test["image_id"].to_list())
     actual = label_indices(test["label"].to_list(), bundle.classes)
@@ -50,13 +52,13 @@ def run(params: Params, project: Project) -> None:
     digest = bundles.digest(project.bundle)
     _write_predictions(project.reports / "predictions.parquet", predictions, bundle.classes, digest)
     write_json(project.reports / "metrics.json", metrics.as_metrics(evaluation))
-    _write_plots(project.reports / "plots", evaluation, predictions, training["history"])
+    _write_plots(project.reports / "plots", evaluation, predictions, training.history)
     page = _report(params, project, bundle, training, evaluation, predictions)
     write_text(project.reports / "report.html", report.render(page))
     for line in metrics.summary(evaluation):
         say("evaluate", line)
     say("evaluate", f"{'report':<16} {project.relative(project.reports / 'report.html')}")
-    _log(params, project, evaluation)
+    _log(project, evaluation)
 
 
 def test_images(project: Project, bundle: Bundle) -> pl.DataFrame:
@@ -112,6 +114,15 @@ def _check_classes(labels: pl.Series, classes: Sequence[str], model: str) -> Non
         raise DataError(f"{'; '.join(found)}. Expected equal classes: run `dvc repro` to train on these data.")
 
 
+def _check_training(project: Project, training: RunRecord) -> None:
+    found = bundles.digest(project.bundle)
+    if found != training.bundle_digest:
+        raise DataError(
+            f"{project.relative(project.run_json)} tells of the bundle {training.bundle_digest[:12]}…, found "
+            f"{found[:12]}… in {project.relative(project.bundle)}. Run `dvc repro` to make both anew."
+        )
+
+
 def _predictions(test: pl.DataFrame, probabilities: NDArray[np.float32], classes: Sequence[str]) -> pl.DataFrame:
     names = np.array(classes, dtype=object)
     return test.with_columns(
@@ -121,11 +132,14 @@ def _predictions(test: pl.DataFrame, probabilities: NDArray[np.float32], classes
     )
 
 
-def _write_predictions(path: Path, predictions: pl.DataFrame, classes: Sequence[str], digest: str) -> None:
-    """One row for each test image; the metadata name the classes, in the order of ``probabilities``, and the bundle."""
-    names = json.dumps(list(classes), ensure_ascii=False)
-    about = {"format_version": "1", "classes": names, "bundle_digest": digest}
-    with replacing(path) as temporary:
+def _write_predictions(project: Project, predictions: pl.DataFrame, classes: Sequence[str]) -> None:
+    """One row for each test image; the file's metadata name the model, and the classes in their order."""
+    about = {
+        "format_version": "1",
+        "bundle_digest": bundles.digest(project.bundle),
+        "classes": json.dumps(list(classes), ensure_ascii=False),
+    }
+    with replacing(project.reports / "predictions.parquet") as temporary:
         predictions.write_parquet(temporary, metadata=about)
 
 
@@ -154,17 +168,16 @@ def _report(
     params: Params,
     project: Project,
     bundle: Bundle,
-    training: Mapping[str, Any],
+    training: RunRecord,
     evaluation: Evaluation,
     predictions: pl.DataFrame,
 ) -> report.Report:
-    scoring = {"evaluate.top_k": params.evaluate.top_k, "evaluate.bootstrap": params.evaluate.bootstrap}
     return report.Report(
-        title=str(training.get("experiment", params.name)),
+        title=training.experiment,
         evaluation=evaluation,
-        history=training["history"],
+        history=training.history,
         facts=_facts(project, bundle, training),
-        parameters=_flat(bundle.trained_with) | scoring,
+        parameters=training.params,
         mistakes=_mistakes(project, predictions, params.ingest.max_megapixels),
     )
 
@@ -181,24 +194,29 @@ def _mistakes(project: Project, predictions: pl.DataFrame, max_megapixels: float
     return mistakes
 
 
-def _facts(project: Project, bundle: Bundle, training: Mapping[str, Any]) -> dict[str, str]:
+def _facts(project: Project, bundle: Bundle, training: RunRecord) -> dict[str, str]:
     """Words and values about model and data, as far as they are known."""
-    environment = training.get("environment", {})
-    counts = dict(read_splits(project.splits)["split"].value_counts().iter_rows())
-    image = bundle.image
-    state = " with changes" if environment.get("git_dirty") else ""
+    environment, image = training.environment, bundle.image
+    changed = ", with changes" if environment.get("git_dirty") else ""
+    commit = environment.get("git_commit")
     facts = {
         "Network": f"{bundle.network.name}, {_parameter_count(bundle):,} parameters",
         "Input": f"{image.size}×{image.size} pixels, {'grey' if image.channels == 1 else 'colour'}, {image.resize}",
-        "Images": ", ".join(f"{counts.get(name, 0):,} {name}" for name in ("train", "val", "test")),
+        "Images": _split_counts(project),
         "Data digest": dataset.digest(project.dataset),
         "Model digest": bundles.digest(project.bundle),
         "Trained": _when(training),
         "Device": environment.get("device"),
-        "Git commit": environment.get("git_commit") and f"{environment['git_commit']}{state}",
-        "MLflow run": training.get("mlflow_run_id"),
+        "Git commit": f"{commit}{changed}" if commit else None,
+        "MLflow run": training.mlflow_run_id,
     }
     return {word: str(value) for word, value in facts.items() if value}
+
+
+def _split_counts(project: Project) -> str:
+    counts = dict(read_splits(project.splits)["split"].value_counts().iter_rows())
+    words = {"train": "for training", "val": "for validation", "test": "for the test"}
+    return ", ".join(f"{counts.get(name, 0):,} {word}" for name, word in words.items())
 
 
 def _parameter_count(bundle: Bundle) -> int:
@@ -206,29 +224,19 @@ def _parameter_count(bundle: Bundle) -> int:
     return sum(tensor.numel() for name, tensor in bundle.weights.items() if not name.endswith(statistics))
 
 
-def _when(training: Mapping[str, Any]) -> str:
-    try:
-        start, end = (datetime.fromisoformat(str(training[key])) for key in ("started_at", "ended_at"))
-    except (KeyError, ValueError):
-        return ""
-    seconds = round((end - start).total_seconds())
+def _when(training: RunRecord) -> str:
+    seconds = round(training.ended_at - training.started_at)
     took = f"{seconds} s" if seconds < 120 else f"{seconds // 60} min {seconds % 60} s"
-    epochs = len(training["history"])
-    return f"{end:%Y-%m-%d %H:%M %Z}, {epochs} epochs in {took}; best epoch {training.get('best_epoch')}"
+    end = datetime.fromtimestamp(training.ended_at, UTC)
+    epochs = len(training.history)
+    return f"{end:%Y-%m-%d %H:%M} UTC, {epochs} epochs in {took}, best epoch {training.best_epoch}"
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
-
-
-def _log(params: Params, project: Project, evaluation: Evaluation) -> None:
+def _log(project: Project, evaluation: Evaluation) -> None:
     # MLflow costs seconds to import and may be unreachable: by now every file is in its place.
     from calotype import tracking
 
     reports = project.reports
     artifacts = {"report": [reports / "report.html"], "plots": sorted((reports / "plots").iterdir())}
-    run_id = tracking.log_evaluation(project, params, metrics.as_logged(evaluation), artifacts)
+    run_id = tracking.log_evaluation(project, metrics.as_logged(evaluation), artifacts)
     say("evaluate", f"{'MLflow run':<16} {run_id}")
