@@ -1,0 +1,232 @@
+"""Read each image of the source once, check it, and pack it: data/dataset/.
+
+What is there already stays as it is, byte for byte: new images go into new shards of a new drop, and a shard is
+rewritten only when an image left the source. Everything is prepared in a folder beside the dataset, which gets its
+final name when it is complete; from then on an interrupted ingest is finished by the next one. No existing file is
+written into: it may be a link into DVC's cache.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from calotype import curation, dataset, schemas, shards
+from calotype.console import say
+from calotype.errors import CalotypeError, DataError
+from calotype.files import read_json, replacing, sha256_of, write_bytes, write_json
+from calotype.fingerprint import fingerprint
+from calotype.intake import Intake, take_in
+from calotype.params import Params
+from calotype.project import Project
+from calotype.sources import open_source
+from calotype.sources.contract import Source
+from calotype.tables import write_table
+
+PREFIX = "ingest"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The dataset as the last ingest left it: its manifest, less the images of missing or damaged shards."""
+
+    manifest: pl.DataFrame
+    digests: dict[str, str]
+
+    def pixels(self) -> dict[str, int]:
+        """Pixels of each image, by image_id."""
+        columns = self.manifest.select("image_id", pl.col("width").cast(pl.Int64) * pl.col("height"))
+        return dict(columns.iter_rows())
+
+
+def run(params: Params, project: Project) -> None:
+    """Bring data/dataset/ to what the source holds.
+
+    Raises
+    ------
+    DataError
+        If the source cannot be used, if an image has two labels, if too many files cannot be decoded, or if a class
+        is missing or too small.
+    CalotypeError
+        If the source changed since it was scanned.
+    """
+    finish_interrupted(project.dataset)
+    source = open_source(project.resolve(params.ingest.source), cache=project.cache / "sources")
+    stored = read_stored(project.dataset)
+    with replacing(_next(project.dataset)) as staging:
+        staging.mkdir(parents=True)
+        writer = shards.Writer(staging)
+        intake = take_in(source, stored.pixels(), writer, max_megapixels=params.ingest.max_megapixels, prefix=PREFIX)
+        kept = _judge(intake, source, params, project)
+        manifest = _manifest(kept, intake, stored)
+        _stage_shards(project.dataset, staging, manifest, stored, writer)
+        _stage_tables(project, staging, manifest, intake, stored)
+        _require_unchanged_source(params, project)
+    finish_interrupted(project.dataset)
+    _report(intake, source, manifest, stored)
+
+
+def finish_interrupted(folder: Path) -> None:
+    """Put a complete prepared dataset in place, and remove incomplete ones. Safe to interrupt and to repeat."""
+    staging = _next(folder)
+    for left in folder.parent.glob(f".{staging.name}.*.tmp"):
+        shutil.rmtree(left)
+    if not staging.exists():
+        return
+    digests = dataset.read_digests(staging)
+    folder.mkdir(parents=True, exist_ok=True)
+    for prepared in sorted(staging.iterdir()):
+        if prepared.name != dataset.DIGESTS and not _equal(prepared, folder / prepared.name):
+            prepared.rename(folder / prepared.name)
+    for path in folder.iterdir():
+        if path.name not in {*digests, dataset.DIGESTS}:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    # The digests come last: until then the prepared folder keeps them, and this function starts again.
+    if not _equal(staging / dataset.DIGESTS, folder / dataset.DIGESTS):
+        write_bytes(folder / dataset.DIGESTS, (staging / dataset.DIGESTS).read_bytes())
+    done = staging.with_name(f".{staging.name}.done.tmp")
+    staging.rename(done)
+    shutil.rmtree(done)
+
+
+def read_stored(folder: Path) -> Stored:
+    """Read what the last ingest left; images of missing or damaged shards count as unknown.
+
+    Raises
+    ------
+    DataError
+        If a newer calotype wrote it.
+    """
+    if not (folder / dataset.DIGESTS).exists():
+        return Stored(pl.DataFrame(schema=dataset.MANIFEST_SCHEMA), {})
+    try:
+        digests = dataset.read_digests(folder)
+        manifest = dataset.read_manifest(folder)
+    except dataset.NewerDatasetError:
+        raise
+    except DataError as error:
+        say(PREFIX, f"starts anew, because the dataset is damaged: {error}")
+        return Stored(pl.DataFrame(schema=dataset.MANIFEST_SCHEMA), {})
+    names = manifest["shard"].unique().sort().to_list()
+    damaged = [name for name in names if not _is_whole(folder / name, digests[name])]
+    if damaged:
+        say(PREFIX, f"packs the images of damaged or missing shards again: {curation.listed(damaged)}")
+    return Stored(manifest.filter(~pl.col("shard").is_in(damaged)), digests)
+
+
+def _judge(intake: Intake, source: Source, params: Params, project: Project) -> pl.DataFrame:
+    """Keep one file of each image, or refuse the source with everything that is wrong with it."""
+    entries, rejects = intake.entries_frame(), intake.rejects_frame()
+    kept = curation.keep_one_of_each(entries)
+    problems = curation.explain_classes(kept, source.empty_classes, intake.rejected_labels, params.ingest)
+    conflicts = curation.two_labels(entries)
+    if conflicts.height:
+        saved = _save(conflicts, "label_conflicts.csv", project)
+        problems.append(curation.explain_two_labels(conflicts, saved))
+    files = entries.height + rejects.height
+    if rejects.height > params.ingest.max_reject_fraction * files:
+        saved = _save(rejects, "rejects.csv", project)
+        problems.append(curation.explain_rejects(rejects, files, params.ingest, saved))
+    if problems:
+        raise DataError("\n".join(problems))
+    _report_crossings(curation.in_two_splits(entries))
+    return kept
+
+
+def _manifest(kept: pl.DataFrame, intake: Intake, stored: Stored) -> pl.DataFrame:
+    """Join each image with its facts, old or new; new images are a drop of their own."""
+    facts = ["image_id", "width", "height", "mode", "format", "bytes", "drop", "shard"]
+    old = kept.join(stored.manifest.select(facts), on="image_id")
+    drop = 1 if old.is_empty() else int(stored.manifest["drop"].max()) + 1  # type: ignore[arg-type]
+    shard = pl.col("new_shard").map_elements(lambda number: shards.name_of(drop, number), return_dtype=pl.String)
+    added = intake.facts_frame().with_columns(pl.lit(drop, pl.Int32).alias("drop"), shard.alias("shard"))
+    new = kept.join(added.select(facts), on="image_id")
+    return pl.concat([old, new]).select(list(dataset.MANIFEST_SCHEMA)).sort("image_id")
+
+
+def _stage_shards(folder: Path, staging: Path, manifest: pl.DataFrame, stored: Stored, writer: shards.Writer) -> None:
+    """Name the new shards, and rewrite those old ones that some images have left."""
+    new = manifest.join(stored.manifest.select("image_id"), on="image_id", how="anti")
+    for path, name in zip(writer.paths, sorted(new["shard"].unique()), strict=True):
+        path.rename(staging / name)
+    old = manifest.join(stored.manifest.select("image_id"), on="image_id", how="semi")
+    for (name,), rows in old.group_by("shard", maintain_order=True):
+        if rows.height < stored.manifest["shard"].eq(str(name)).sum():
+            data = dataset.read_verified(folder, str(name), stored.digests)
+            shards.rewrite(data, staging / str(name), rows["image_id"].to_list())
+
+
+def _stage_tables(project: Project, staging: Path, manifest: pl.DataFrame, intake: Intake, stored: Stored) -> None:
+    failures = project.reports / "schema_failures.parquet"
+    write_table(schemas.validate("manifest", manifest, failures), staging / dataset.MANIFEST)
+    write_table(schemas.validate("rejects", intake.rejects_frame(), failures), staging / dataset.REJECTS)
+    names = [*manifest["shard"].unique(), dataset.MANIFEST, dataset.REJECTS]
+    digests = {name: sha256_of(staging / name) if (staging / name).exists() else stored.digests[name] for name in names}
+    content = {
+        "format_version": dataset.FORMAT_VERSION,
+        "files": digests,
+        "digest": dataset.digest_over(digests),
+    }
+    write_json(staging / dataset.DIGESTS, content)
+
+
+def _require_unchanged_source(params: Params, project: Project) -> None:
+    """Refuse a source that changed since scan: dvc.lock would name a state that was never read."""
+    if not project.source_digest.exists():
+        return
+    now = fingerprint(project.resolve(params.ingest.source), params.ingest.source)
+    if now != read_json(project.source_digest):
+        raise CalotypeError(
+            f"ingest: {params.ingest.source} changed since it was scanned. Let it come to rest, then run `dvc repro` "
+            f"again."
+        )
+
+
+def _report(intake: Intake, source: Source, manifest: pl.DataFrame, stored: Stored) -> None:
+    known = manifest.join(stored.manifest.select("image_id"), on="image_id", how="semi").height
+    gone = stored.manifest.height - known
+    say(
+        PREFIX,
+        f"{source.kind}: {manifest.height:,} images of {manifest['label'].n_unique():,} classes "
+        f"({manifest.height - known:,} new, {known:,} known, {gone:,} gone)",
+    )
+    duplicates = len(intake.entries["path"]) - manifest.height
+    if duplicates:
+        say(PREFIX, f"{duplicates:,} files repeat the bytes of another and are kept once")
+    if intake.rejects:
+        codes = curation.counts_of([code for _, code, _ in intake.rejects])
+        say(PREFIX, f"{len(intake.rejects):,} files set aside ({codes}): see data/dataset/{dataset.REJECTS}")
+    if source.ignored:
+        say(PREFIX, f"ignored: {', '.join(f'{reason} {count:,}' for reason, count in sorted(source.ignored.items()))}")
+
+
+def _report_crossings(crossings: pl.DataFrame) -> None:
+    images = crossings.group_by("image_id", maintain_order=True).agg(pl.col("path").str.join(" = "))
+    if images.height:
+        names = "; ".join(images["path"].head(curation.SHOWN))
+        more = f"; … and {images.height - curation.SHOWN:,} more" if images.height > curation.SHOWN else ""
+        say(
+            PREFIX, f"{images.height:,} images are in several declared splits; test keeps them, then val: {names}{more}"
+        )
+
+
+def _save(frame: pl.DataFrame, name: str, project: Project) -> str:
+    path = project.reports / name
+    with replacing(path) as temporary:
+        frame.write_csv(temporary)
+    return project.relative(path)
+
+
+def _next(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.next")
+
+
+def _equal(one: Path, other: Path) -> bool:
+    return other.is_file() and sha256_of(one) == sha256_of(other)
+
+
+def _is_whole(path: Path, digest: str) -> bool:
+    return path.is_file() and sha256_of(path) == digest
