@@ -17,7 +17,6 @@ from calotype.project import Project
 
 SETS = ("digits", "fashion-mnist")
 
-DIGITS_COUNT = 1797
 DIGITS_TOP = 16  # scikit-learn's digits count 0..16 inked pixels of each 4×4 block
 
 DEBIAN_PACKAGE = "dataset-fashion-mnist"
@@ -82,18 +81,12 @@ def fetch(project: Project, name: str, origin: Path | None = None) -> Path:
     if name == "digits" and origin is not None:
         raise UsageError("fetch: digits come with scikit-learn; --from serves fashion-mnist. Leave it out.")
     folder = project.raw / name
-    if _is_there(folder, name):
+    if folder.is_dir():  # whole, since it was renamed into place; images added to it since must survive
         say("fetch", f"{project.relative(folder)} is there already")
         return folder
     count, whence = _write_digits(folder) if name == "digits" else _write_fashion(folder, origin)
     say("fetch", f"{count:,} images from {whence} are in {project.relative(folder)}")
     return folder
-
-
-def _is_there(folder: Path, name: str) -> bool:
-    if name == "digits":
-        return sum(1 for _ in folder.glob("[0-9]/*.pgm")) == DIGITS_COUNT
-    return all((folder / file).is_file() for file in (*FASHION_FILES, "classes.txt"))
 
 
 def _write_digits(folder: Path) -> tuple[int, str]:

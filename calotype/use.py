@@ -1,0 +1,125 @@
+"""Look at a source and write fitting values into params.yaml: nobody starts from an empty file."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from calotype import params as parameters
+from calotype.errors import DataError
+from calotype.fetch import SETS, fetch
+from calotype.files import write_text
+from calotype.params_edit import edit
+from calotype.project import Project
+from calotype.sources import open_source
+from calotype.sources.probe import Facts, describe, look
+
+NATIVE = (8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64)
+"""Sizes in which small images are used as they are."""
+
+
+def use(project: Project, source: str) -> None:
+    """Fit params.yaml to a source; print what was seen and the difference.
+
+    Parameters
+    ----------
+    project
+        The project whose params.yaml is changed.
+    source
+        ``digits``, ``fashion-mnist`` (fetched where absent), or a path.
+
+    Raises
+    ------
+    CalotypeError
+        If the set cannot be fetched, the source not be used, or params.yaml not be read.
+    """
+    in_force = parameters.load(project.params)
+    path = fetch(project, source) if source in SETS else Path(os.path.abspath(Path(source).expanduser()))  # noqa: PTH100
+    facts = _look(path, project, in_force)
+    print(f"{project.relative(path)}:")
+    for what, value in describe(facts):
+        print(f"  {what:10} {value}")
+    values = {"name": slug(path), "ingest.source": project.relative(path)} | recipe(facts, in_force)
+    before = project.params.read_text(encoding="utf-8")
+    after = edit(before, values)
+    if after == before:
+        print("params.yaml fits already")
+        return
+    write_text(project.params, after)
+    parameters.load(project.params)
+    _print_difference(before, after)
+
+
+def recipe(facts: Facts, in_force: parameters.Params) -> dict[str, Any]:
+    """Choose values for what was seen; keys not named here stay as they are.
+
+    The choice aims at minutes on two cores: a network that grows with the image, passes that shrink with their number.
+    """
+    size = _size(facts)
+    training = facts.splits.get("train") or round(facts.count * (1 - in_force.split.val - in_force.split.test))
+    smallest, largest = min(facts.classes.values()), max(facts.classes.values())
+    is_small_set = training < 20_000
+    is_photographs = facts.side > NATIVE[-1]
+    is_writing = facts.is_grey and all(len(name) == 1 for name in facts.classes)  # a mirrored 2 is no 2
+    return {
+        "ingest.min_per_class": max(3, min(10, smallest)),
+        "image.size": size,
+        "image.channels": 1 if facts.is_grey else 3,
+        "image.resize": "stretch" if facts.is_one_shape else "crop",
+        "network.name": "cnn",
+        "network.weights": "random",
+        "network.widths": _widths(size),
+        "network.convs": 2 if is_small_set else 1,
+        "network.hidden": [128],
+        "train.epochs": max(10, min(30, 600_000 // max(training, 1))),
+        "train.batch_size": 64 if training < 5_000 else 128 if is_small_set else 256,
+        "train.lr": 0.003,
+        "train.class_weights": "balanced" if largest > 4 * smallest else "none",
+        "augment.flip": 0.0 if is_writing else 0.5,
+        "augment.translate": 0.1,
+        "augment.crop_scale": 0.6 if is_photographs else 1.0,
+        "augment.erase": 0.0,
+        "evaluate.top_k": max(1, min(5 if len(facts.classes) >= 50 else 3, len(facts.classes) - 1)),
+    }
+
+
+def slug(path: Path) -> str:
+    """A name for MLflow from a path's last part: ``/data/My Leaves.tar.gz`` gives ``my-leaves``."""
+    stem = re.sub(r"\.(tar(\.\w+)?|tgz|tbz2?|txz|zip|csv|tsv|parquet|pq)$", "", path.name.lower())
+    return re.sub(r"[^a-z0-9._]+", "-", stem).strip("-._")[:100] or "images"
+
+
+def _look(path: Path, project: Project, in_force: parameters.Params) -> Facts:
+    source = open_source(path, cache=project.cache / "unpacked")
+    try:
+        return look(source, max_megapixels=in_force.ingest.max_megapixels)
+    except DataError as error:
+        raise DataError(f"{project.relative(path)}: {error}") from error
+
+
+def _size(facts: Facts) -> int:
+    """Small images keep their size; of photographs a few may be larger than many, for the same patience."""
+    if facts.side <= NATIVE[-1]:
+        return min(NATIVE, key=lambda size: (abs(size - facts.side), -size))
+    return 128 if facts.count < 1_500 else 64
+
+
+def _widths(size: int) -> list[int]:
+    """One block for each halving of the image down to about 4 pixels a side; two at least."""
+    blocks = 2 if size <= 16 else 3 if size <= 40 else 4 if size <= 64 else 5
+    return [32, 64, 128, 256, 256][:blocks]
+
+
+def _print_difference(before: str, after: str) -> None:
+    lines = difflib.unified_diff(
+        before.splitlines(), after.splitlines(), "params.yaml", "params.yaml", lineterm="", n=0
+    )
+    is_coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    colours = {"+": "\x1b[32m", "-": "\x1b[31m", "@": "\x1b[36m"}
+    for line in lines:
+        colour = colours.get(line[:1]) if is_coloured else None
+        print(f"{colour}{line}\x1b[0m" if colour else line)
