@@ -158,7 +158,7 @@ def _finish(params: Params, project: Project, data: Data, state: State, started:
         temperature=1.0,
         weights=state.best_weights,
         trained_with={
-            "params": {name: sections[name] for name in ("ingest", "split", *SHAPING)},
+            "params": {name: sections[name] for name in SHAPING},
             "dataset_digest": data.facts["digest"],
             "splits_sha256": data.facts["splits_sha256"],
             "counts": {name: data.facts[name] for name in ("train", "val", "test")},
