@@ -18,6 +18,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -59,6 +60,8 @@ def up(project: Project) -> None:
             _report_running(project, supervisor)
             return
         _require_own_settings(project)
+        if _stop(project, supervisor):
+            say("up", "ended what an earlier start had left")
         addresses = _choose_addresses()
         try:
             _start(project, supervisor, addresses)
@@ -71,10 +74,8 @@ def up(project: Project) -> None:
 def down(project: Project) -> None:
     """End everything that `up` started, and remove what told shells of it."""
     with _alone(project):
-        supervisor = Supervisor(project.services)
-        was_running = supervisor.process() is not None
-        _stop(project, supervisor)
-        say("down", "all ended" if was_running else "nothing was running")
+        ran = _stop(project, Supervisor(project.services))
+        say("down", "all ended" if ran else "nothing was running")
 
 
 def ui(project: Project) -> None:
@@ -156,6 +157,8 @@ def _start(project: Project, supervisor: Supervisor, addresses: dict[str, str]) 
         say("up", "starting MLflow's server")
         supervisor.start_program("mlflow")
     _wait(project, supervisor, addresses["prefect"] + "/api/health", "prefect")
+    if "prefect" in supervisor.states():
+        _settle(addresses["prefect"] + "/api")
     say("up", "starting the worker, deploying the flows")
     supervisor.start_program("worker")
     _wait(project, supervisor, f"{addresses['prefect']}/api/work_pools/{POOL}", "worker")
@@ -235,6 +238,27 @@ def _wait(project: Project, supervisor: Supervisor, url: str, program: str) -> N
         raise
 
 
+def _settle(api: str) -> None:
+    """Report runs that a power cut left running: each would hold its deployment's only slot for ever.
+
+    No worker runs yet, so no run of a deployment can be alive.
+    """
+    unfinished = {
+        "state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}},
+        "deployment_id": {"is_null_": False},
+    }
+    state = {"type": "CRASHED", "name": "Crashed", "message": "The servers ended while it ran."}
+    for run in _post(f"{api}/flow_runs/filter", {"flow_runs": unfinished}):
+        _post(f"{api}/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
+        say("up", f"the run {run['name']} was cut off: marked Crashed")
+
+
+def _post(url: str, body: dict[str, Any]) -> Any:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as reply:
+        return json.load(reply)
+
+
 def _answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=5) as reply:
@@ -248,12 +272,13 @@ def _tail(project: Project, program: str, lines: int = 15) -> list[str]:
     return path.read_text(errors="replace").splitlines()[-lines:] if path.exists() else []
 
 
-def _stop(project: Project, supervisor: Supervisor) -> None:
-    supervisor.stop("worker")
+def _stop(project: Project, supervisor: Supervisor) -> bool:
+    ran = supervisor.stop("worker")
     settings = project.root / "prefect.toml"
     if settings.exists() and settings.read_text().startswith(MARK):
         settings.unlink()
     (project.services / "addresses.json").unlink(missing_ok=True)
+    return ran
 
 
 def _report_running(project: Project, supervisor: Supervisor) -> None:

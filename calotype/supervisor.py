@@ -66,6 +66,13 @@ stdout_logfile_maxbytes=10MB
 stdout_logfile_backups=2
 """
 
+MARK = "CALOTYPE_SERVICES"
+"""Environment variable that marks each process with the folder of state that it belongs to."""
+
+STOP_LIMIT_S = 60.0
+RUN_LIMIT_S = 20.0
+"""Seconds that a flow run gets to end its stage and to report it."""
+
 FAILED = ("BACKOFF", "FATAL", "EXITED", "UNKNOWN")
 
 
@@ -103,7 +110,11 @@ class Supervisor:
             for order, (name, command) in enumerate(programs.items(), 1)
         ]
         write_text(self.config, HEAD.format(user=user) + "".join(sections))
-        given = dict(environment) | {"CALOTYPE_SOCKET": str(self.socket), "CALOTYPE_PYTHON": sys.executable}
+        given = dict(environment) | {
+            "CALOTYPE_SOCKET": str(self.socket),
+            "CALOTYPE_PYTHON": sys.executable,
+            MARK: str(self.folder),
+        }
         command = [sys.executable, "-P", "-m", "supervisor.supervisord", "-c", str(self.config)]
         done = subprocess.run(command, env=given, capture_output=True, text=True, cwd=self.folder)
         if done.returncode:
@@ -131,34 +142,55 @@ class Supervisor:
         """Process id of a program; 0 when it does not run."""
         return int(self._call("getProcessInfo", name)["pid"])
 
-    def stop(self, first: str, *, patience_s: float = 6.0) -> None:
-        """End program ``first`` and what it started, then the others, then supervisord; nothing is left.
+    def stop(self, first: str, *, patience_s: float = 6.0) -> bool:
+        """End program ``first`` and its flow runs, then the others and supervisord; return whether anything ran.
 
         A worker that got SIGTERM drains, and lingers for minutes: a second SIGTERM ends it.
         """
-        process = self.process()
-        if process is None:
-            return
-        seen = _Seen(process)
-        with contextlib.suppress(OSError, xmlrpc.client.Error):
-            self._end_first(first, seen, patience_s)
-        seen.look()
-        _signal(process.terminate)
-        seen.wait(45)
-        seen.kill()
+        if not self.marked():
+            return False
+        with contextlib.suppress(OSError, psutil.Error, xmlrpc.client.Error):
+            self._end_first(first, patience_s)
+        if process := self.process():
+            _signal(process.terminate)
+            _until(lambda: self.process() is None, STOP_LIMIT_S)
+        self._sweep()
         self._remove_socket()
+        return True
 
-    def _end_first(self, name: str, seen: _Seen, patience_s: float) -> None:
+    def marked(self) -> list[psutil.Process]:
+        """Every process that `start` started, however indirectly: each carries this folder in its environment."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                if process.environ().get(MARK) == str(self.folder) and _runs(process):
+                    found.append(process)
+        return found
+
+    def _end_first(self, name: str, patience_s: float) -> None:
         pid = self.pid(name)
         if not pid:
             return
-        inner = seen.below(pid)
+        # A worker that ends kills its runs before they can report how they ended, and one that goes on starts the
+        # next: so it stands still while they end.
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            _end_children(pid)
+        finally:
+            os.kill(pid, signal.SIGCONT)
         self._call("stopProcess", name, False)
-        for child in inner:
-            _signal(child.terminate)
-        if not seen.gone(pid, patience_s):
+        if not _until(lambda: not _is_alive(pid), patience_s):
             os.kill(pid, signal.SIGTERM)
-            seen.gone(pid, patience_s)
+            _until(lambda: not _is_alive(pid), patience_s)
+
+    def _sweep(self) -> None:
+        """End what is left, supervisord's orphans say: first asked, then killed."""
+        for process in self.marked():
+            _signal(process.terminate)
+        if not _until(lambda: not self.marked(), 10):
+            for process in self.marked():
+                _signal(process.kill)
+            _until(lambda: not self.marked(), 5)
 
     def _call(self, method: str, *arguments: Any) -> Any:
         from supervisor.xmlrpc import SupervisorTransport
@@ -180,50 +212,18 @@ class Supervisor:
             link.unlink()
 
 
-class _Seen:
-    """Every process that was seen below supervisord: one whose parent died first is found all the same."""
+def _end_children(pid: int) -> None:
+    children = psutil.Process(pid).children()
+    for child in children:
+        _signal(child.terminate)
+    _until(lambda: not any(_runs(child) for child in children), RUN_LIMIT_S)
 
-    def __init__(self, top: psutil.Process) -> None:
-        self.top = top
-        self.all = {top}
-        self.look()
 
-    def look(self) -> None:
-        for process in list(self.all):
-            with contextlib.suppress(psutil.Error):
-                self.all |= set(process.children(recursive=True))
-
-    def below(self, pid: int) -> list[psutil.Process]:
-        with contextlib.suppress(psutil.Error):
-            return psutil.Process(pid).children(recursive=False)
-        return []
-
-    def alive(self) -> list[psutil.Process]:
-        return [process for process in self.all if _runs(process)]
-
-    def gone(self, pid: int, limit_s: float) -> bool:
-        return self._until(lambda: not any(process.pid == pid for process in self.alive()), limit_s)
-
-    def wait(self, limit_s: float) -> bool:
-        return self._until(lambda: not _runs(self.top), limit_s)
-
-    def kill(self) -> None:
-        self.look()
-        for process in self.alive():
-            _signal(process.terminate)
-        if not self._until(lambda: not self.alive(), 5):
-            for process in self.alive():
-                _signal(process.kill)
-            self._until(lambda: not self.alive(), 5)
-
-    def _until(self, holds: Callable[[], bool], limit_s: float) -> bool:
-        deadline = time.monotonic() + limit_s
-        while not holds():
-            if time.monotonic() > deadline:
-                return False
-            self.look()
-            time.sleep(0.1)
-        return True
+def _is_alive(pid: int) -> bool:
+    try:
+        return _runs(psutil.Process(pid))
+    except psutil.Error:
+        return False
 
 
 def _runs(process: psutil.Process) -> bool:
@@ -238,6 +238,13 @@ def _signal(send: Callable[[], None]) -> None:
         send()
 
 
+def _until(holds: Callable[[], bool], limit_s: float) -> bool:
+    deadline = time.monotonic() + limit_s
+    while not (held := holds()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return held
+
+
 def wait_until(holds: Callable[[], bool], limit_s: float, what: str) -> None:
     """Wait until a claim holds.
 
@@ -246,8 +253,5 @@ def wait_until(holds: Callable[[], bool], limit_s: float, what: str) -> None:
     CalotypeError
         If it does not within ``limit_s`` seconds.
     """
-    deadline = time.monotonic() + limit_s
-    while not holds():
-        if time.monotonic() > deadline:
-            raise CalotypeError(f"waited {limit_s:.0f} s for {what}. See logs/, then try again.")
-        time.sleep(0.1)
+    if not _until(holds, limit_s):
+        raise CalotypeError(f"waited {limit_s:.0f} s for {what}. See logs/, then try again.")
