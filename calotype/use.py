@@ -94,7 +94,7 @@ def slug(path: Path) -> str:
 
 
 def _look(path: Path, project: Project, in_force: parameters.Params) -> Facts:
-    source = open_source(path, cache=project.cache / "unpacked")
+    source = open_source(path, cache=project.cache / "sources")
     try:
         return look(source, max_megapixels=in_force.ingest.max_megapixels)
     except DataError as error:
