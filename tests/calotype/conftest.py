@@ -1,0 +1,90 @@
+"""Fixtures of the tests of `calotype`: a tiny model that was really trained, and a project with a champion."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from calotype import params
+from calotype.params import Params
+from calotype.project import Project
+
+if TYPE_CHECKING:
+    from calotype.bundle import Bundle
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def values() -> Params:
+    """The values of the repository's params.yaml."""
+    return params.load(REPOSITORY / "params.yaml")
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(values: Params) -> Bundle:
+    """A small network after a second of training on scikit-learn's digits; right for nine of ten of them."""
+    import torch
+    from sklearn.datasets import load_digits
+
+    from calotype import network
+    from calotype.bundle import Bundle
+
+    small = values.network.model_copy(update={"widths": [8, 16], "convs": 1, "hidden": [], "dropout": 0.0})
+    digits = load_digits()
+    images = torch.from_numpy((digits.images * 255 / 16).round().astype("uint8"))[:, None]
+    labels = torch.from_numpy(digits.target)
+    torch.manual_seed(0)
+    model = network.build(small, values.image, 10)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for start in list(range(0, len(images), 64)) * 3:
+        batch = (images[start : start + 64].float() / 255 - 0.3) / 0.37
+        loss = torch.nn.functional.cross_entropy(model(batch), labels[start : start + 64])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return Bundle(
+        network=small,
+        classes=tuple(str(digit) for digit in range(10)),
+        image=values.image,
+        mean=(0.3,),
+        std=(0.37,),
+        temperature=1.0,
+        weights=model.state_dict(),
+        trained_with={},
+    )
+
+
+@pytest.fixture(scope="session")
+def champion_project(reproduced: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose first version is the champion; tests leave its registry and data as they are."""
+    from calotype import registry
+
+    root = tmp_path_factory.mktemp("champion") / "project"
+    shutil.copytree(reproduced.root, root, ignore=shutil.ignore_patterns("mlruns", ".cache"), symlinks=True)
+    project = Project(root)
+    registry.register(project, params.load(project.params))
+    assert registry.promote(project, params.load(project.params)).promoted
+    return project
+
+
+@pytest.fixture(scope="session")
+def fifteen_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ten digits as PNG and five files that cannot be read as images, each in another way."""
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    folder = tmp_path_factory.mktemp("fifteen")
+    for number, image in enumerate(load_digits().images[:10]):
+        Image.fromarray((image * 255 / 16).round().astype("uint8")).save(folder / f"digit-{number}.png")
+    whole = (folder / "digit-0.png").read_bytes()
+    (folder / "bad-corrupt.png").write_bytes(whole[:30] + b"\xff" * 20 + whole[50:])
+    (folder / "bad-empty.png").write_bytes(b"")
+    (folder / "bad-text.jpg").write_text("not an image")
+    (folder / "bad-link.png").symlink_to(folder / "nothing")
+    (Path(os.fsdecode(os.fsencode(folder) + b"/bad-name-\xe9.png"))).write_bytes(whole)
+    return folder
