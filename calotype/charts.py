@@ -108,7 +108,7 @@ def confusion_picture(counts: Ints) -> str:
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Round numbers that cover ``low`` to ``high`` in about ``count`` steps of 1, 2 or 5 times a power of ten."""
-    if high <= low:
+    if high - low <= 1e-9 * max(abs(low), abs(high), 1e-9):
         low, high = low - (abs(low) or 1) * 0.05, high + (abs(high) or 1) * 0.05
     raw = (high - low) / count
     power = 10.0 ** math.floor(math.log10(raw))

@@ -25,6 +25,7 @@ from calotype.metrics import Evaluation
 from calotype.params import Params
 from calotype.project import Project
 from calotype.run_record import RunRecord
+from calotype.schemas import validate
 from calotype.splitting import read_splits
 
 CHUNK_BYTES = 1 << 29
@@ -49,8 +50,7 @@ def run(params: Params, project: Project) -> None:
         actual, probabilities, bundle.classes, top_k=params.evaluate.top_k, resamples=params.evaluate.bootstrap
     )
     predictions = _predictions(test, probabilities, bundle.classes)
-    digest = bundles.digest(project.bundle)
-    _write_predictions(project.reports / "predictions.parquet", predictions, bundle.classes, digest)
+    _write_predictions(project, predictions, bundle.classes)
     write_json(project.reports / "metrics.json", metrics.as_metrics(evaluation))
     _write_plots(project.reports / "plots", evaluation, predictions, training.history)
     page = _report(params, project, bundle, training, evaluation, predictions)
@@ -139,6 +139,7 @@ def _write_predictions(project: Project, predictions: pl.DataFrame, classes: Seq
         "bundle_digest": bundles.digest(project.bundle),
         "classes": json.dumps(list(classes), ensure_ascii=False),
     }
+    validate("predictions", predictions, project.reports / "schema_failures.parquet")
     with replacing(project.reports / "predictions.parquet") as temporary:
         predictions.write_parquet(temporary, metadata=about)
 
@@ -148,8 +149,9 @@ def _write_plots(
 ) -> None:
     pairs = predictions.select(actual="label", predicted="predicted").sort("actual", "predicted")
     _write_table(folder / "confusion.csv", pairs.columns, pairs.iter_rows())
-    epochs = list(history[0]) if history else ["epoch"]
-    _write_table(folder / "curves.csv", epochs, ([row.get(name) for name in epochs] for row in history))
+    series = sorted(history[0].keys() - {"epoch"}) if history else []
+    epochs = ([int(row["epoch"]), *(row[name] for name in series)] for row in history)
+    _write_table(folder / "curves.csv", ["epoch", *series], epochs)
     columns = ["class", "images", "precision", "recall", "f1"]
     scores = ((s.name, s.support, s.precision.value, s.recall.value, s.f1) for s in evaluation.per_class)
     _write_table(folder / "per_class.csv", columns, scores)
