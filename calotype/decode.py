@@ -291,9 +291,10 @@ def _explain(error: Exception, data: bytes, kind: str) -> DecodeError:
 
 
 def _is_cut(data: bytes, kind: str) -> bool:
-    if kind in ("JPEG", "PNG", "GIF"):
-        end = {"JPEG": b"\xff\xd9", "PNG": b"IEND", "GIF": b";"}[kind]
-        return end not in data[-4096:]
+    if kind in ("JPEG", "PNG"):
+        return {"JPEG": b"\xff\xd9", "PNG": b"IEND"}[kind] not in data[-4096:]
+    if kind == "GIF":
+        return not data.rstrip(b"\0").endswith(b";")
     if kind == "WEBP":
         return int.from_bytes(data[4:8], "little") + 8 > len(data)
     return kind == "BMP" and int.from_bytes(data[2:6], "little") > len(data)
