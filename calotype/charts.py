@@ -109,7 +109,8 @@ def confusion_picture(counts: Ints) -> str:
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Round numbers that cover ``low`` to ``high`` in about ``count`` steps of 1, 2 or 5 times a power of ten."""
     if high - low <= 1e-9 * max(abs(low), abs(high), 1e-9):
-        low, high = low - (abs(low) or 1) * 0.05, high + (abs(high) or 1) * 0.05
+        around = 0.05 * (abs(low) if abs(low) > 1e-12 else 1)
+        low, high = low - around, high + around
     raw = (high - low) / count
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
