@@ -338,6 +338,9 @@ def _contest(project: Project, params: Params, challenger: Champion, current: Ch
     from calotype.stages import evaluate
 
     bundle = bundles.load(challenger.bundle_folder)
+    rival_bundle = bundles.load(current.bundle_folder) if current else None
+    if current and rival_bundle:
+        _check_classes(challenger, bundle, current, rival_bundle)
     test = evaluate.test_images(project, bundle)
     if test.is_empty():
         raise DataError(f"{project.relative(project.splits)}: no image is in the test split. Run `dvc repro split`.")
@@ -347,11 +350,7 @@ def _contest(project: Project, params: Params, challenger: Champion, current: Ch
     def answers(version: Champion, model: Bundle) -> Answers:
         return Answers(f"{version.name} version {version.version}", evaluate.classify(params, project, model, ids))
 
-    rival = None
-    if current is not None:
-        rival_bundle = bundles.load(current.bundle_folder)
-        _check_classes(challenger, bundle, current, rival_bundle)
-        rival = answers(current, rival_bundle)
+    rival = answers(current, rival_bundle) if current and rival_bundle else None
     return gate.decide(answers(challenger, bundle), rival, labels, Rules(params.promote.min_margin))
 
 

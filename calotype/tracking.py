@@ -19,10 +19,11 @@ from calotype.errors import CalotypeError
 from calotype.project import Project
 from calotype.run_record import RunRecord
 
-# Read by mlflow at import: no telemetry, no pickle ever loaded, and an absent server noticed in seconds.
+# Read by mlflow at import: no telemetry, no bars, no pickle ever loaded, and an absent server noticed in seconds.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
 
 import mlflow  # its settings come first
