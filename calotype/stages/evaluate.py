@@ -33,13 +33,22 @@ CHUNK_BYTES = 1 << 29
 
 
 def run(params: Params, project: Project) -> None:
-    """Score ``models/model`` on the test split, and on nothing else.
+    """Score ``models/model`` on the test split, and on nothing else; then tell MLflow.
 
     Raises
     ------
     DataError
         If the model's classes are not the data set's labels, or its answers are no probabilities.
     """
+    evaluation = score(params, project)
+    for line in metrics.summary(evaluation):
+        say("evaluate", line)
+    say("evaluate", f"{'report':<16} {project.relative(project.reports / 'report.html')}")
+    _log(project, evaluation)
+
+
+def score(params: Params, project: Project) -> Evaluation:
+    """Score the model and write everything under ``reports/``."""
     bundle = bundles.load(project.bundle)
     training = RunRecord.read(project.run_json)
     _check_training(project, training)
@@ -55,10 +64,7 @@ def run(params: Params, project: Project) -> None:
     _write_plots(project.reports / "plots", evaluation, predictions, training.history)
     page = _report(params, project, bundle, training, evaluation, predictions)
     write_text(project.reports / "report.html", report.render(page))
-    for line in metrics.summary(evaluation):
-        say("evaluate", line)
-    say("evaluate", f"{'report':<16} {project.relative(project.reports / 'report.html')}")
-    _log(project, evaluation)
+    return evaluation
 
 
 def test_images(project: Project, bundle: Bundle) -> pl.DataFrame:
