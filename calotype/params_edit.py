@@ -40,7 +40,7 @@ def edit(text: str, values: dict[str, Any]) -> str:
         after = _replace(after, nodes[key], expected[key])
     for key, value in expected.items():
         _set(before, key, value)
-    if _parse(after) != before:
+    if not _reads_as(after, before):
         raise ParamsError("params.yaml: cannot be edited in place. Write each value out, without anchors and aliases.")
     return after
 
@@ -90,14 +90,18 @@ def _yaml(value: Any) -> str:
 
 def _reads_plain(text: str) -> bool:
     """Whether YAML reads ``key: text`` back as the same text, without quotation marks."""
-    try:
-        return "\n" not in text and bool(_parse(f"key: {text}  # comment") == {"key": text})
-    except YAMLError:
-        return False
+    return "\n" not in text and _reads_as(f"key: {text}  # comment", {"key": text})
 
 
 def _parse(text: str) -> Any:
     return YAML(typ="safe", pure=True).load(text)
+
+
+def _reads_as(text: str, values: Any) -> bool:
+    try:
+        return bool(_parse(text) == values)
+    except YAMLError:
+        return False
 
 
 def _get(values: Any, key: str) -> Any:

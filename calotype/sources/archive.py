@@ -99,7 +99,8 @@ def safe_name(name: str) -> str | None:
     ('cat/1.jpg', None, None)
     """
     parts = [part for part in name.split("/") if part not in ("", ".")]
-    is_elsewhere = name.startswith("/") or ".." in parts or "\0" in name or (name[1:2] == ":" and name[:1].isalpha())
+    has_drive = bool(parts) and parts[0][1:2] == ":"
+    is_elsewhere = name.startswith("/") or has_drive or ".." in parts or "\0" in name
     return None if is_elsewhere or not parts else "/".join(parts)
 
 
