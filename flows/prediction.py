@@ -12,12 +12,9 @@ from tasks.prediction import predict_inbox
 def batch_prediction(inbox: str | None = None, dry_run: bool = False) -> BatchSummary:
     """Classify the inbox with the champion and append the rows to the Delta table.
 
-    Parameters
-    ----------
-    inbox
-        Folder of images; none is CALOTYPE_PREDICT_INBOX, or data/inbox.
-    dry_run
-        Only say what would be classified; write nothing.
+    Args:
+        inbox: Folder of images; none is CALOTYPE_PREDICT_INBOX, or data/inbox.
+        dry_run: Say what would be classified, and write nothing.
     """
     return predict_inbox(inbox, dry_run)
 

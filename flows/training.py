@@ -1,4 +1,7 @@
-"""From the source to a registered model, and to the champion if it earns it."""
+"""From the source to a registered model, and to the champion if it earns it.
+
+The deployment form in Prefect's pages shows parameters as a flow's docstring explains them under "Args".
+"""
 
 from __future__ import annotations
 
@@ -24,10 +27,8 @@ class TrainingReport:
 def training(promote: bool = True) -> TrainingReport:
     """Reproduce the DVC pipeline, register the model, promote it if it earns it.
 
-    Parameters
-    ----------
-    promote
-        Whether the new version may become the champion; without, it stays the challenger.
+    Args:
+        promote: Let the new version become champion if it earns it.
     """
     stages = tuple(run_stage(stage) for stage in STAGES)
     version = register_model()

@@ -1,0 +1,58 @@
+"""prefect.yaml against the flows that it deploys."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+PREFECT_YAML = Path(__file__).parents[2] / "prefect.yaml"
+
+
+@pytest.fixture(scope="module")
+def deployments() -> dict[str, dict[str, Any]]:
+    listed = YAML(typ="safe").load(PREFECT_YAML)["deployments"]
+    return {f"{flow_of(deployment).name}/{deployment['name']}": deployment for deployment in listed}
+
+
+def flow_of(deployment: dict[str, Any]) -> Any:
+    module, _, function = deployment["entrypoint"].rpartition(".")
+    return getattr(importlib.import_module(module), function)
+
+
+def test_both_flows_are_deployed_under_their_names(deployments: dict[str, dict[str, Any]]) -> None:
+    assert sorted(deployments) == ["batch-prediction/nightly", "training/local"]
+
+
+def test_a_second_training_waits_and_a_second_batch_is_skipped(deployments: dict[str, dict[str, Any]]) -> None:
+    limits = {name: deployment["concurrency_limit"] for name, deployment in deployments.items()}
+    assert limits == {
+        "training/local": {"limit": 1, "collision_strategy": "ENQUEUE"},
+        "batch-prediction/nightly": {"limit": 1, "collision_strategy": "CANCEL_NEW"},
+    }
+
+
+def test_only_the_batch_is_scheduled_every_night_by_utc(deployments: dict[str, dict[str, Any]]) -> None:
+    schedules = {name: deployment.get("schedules") for name, deployment in deployments.items()}
+    assert schedules == {
+        "training/local": None,
+        "batch-prediction/nightly": [{"cron": "0 2 * * *", "timezone": "UTC"}],
+    }
+
+
+def test_the_parameters_deployed_are_those_of_the_flows_with_their_defaults(
+    deployments: dict[str, dict[str, Any]],
+) -> None:
+    for deployment in deployments.values():
+        properties = flow_of(deployment).parameters.properties
+        assert deployment["parameters"] == {name: value["default"] for name, value in properties.items()}
+        assert all(value.get("description") for value in properties.values())
+
+
+def test_no_path_of_a_machine_is_deployed() -> None:
+    document = YAML(typ="safe").load(PREFECT_YAML)
+    assert document["pull"] == []
+    assert not [word for word in PREFECT_YAML.read_text().split() if word.startswith("/")]
