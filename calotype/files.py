@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+MANY = 100
+"""Of more files than this the system flushes all at once: 1,797 of them one by one took 5 s, together 0.1 s."""
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -23,8 +26,7 @@ def replacing(path: Path) -> Iterator[Path]:
     _remove(temporary)
     try:
         yield temporary
-        for item in [temporary, *sorted(temporary.rglob("*"))]:
-            _sync(item)
+        _sync_tree(temporary)
         if path.is_dir():
             _remove(path)
         temporary.rename(path)
@@ -65,6 +67,15 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _sync_tree(path: Path) -> None:
+    items = [path, *sorted(path.rglob("*"))]
+    if len(items) > MANY and hasattr(os, "sync"):
+        os.sync()
+        return
+    for item in items:
+        _sync(item)
 
 
 def _sync(path: Path) -> None:
