@@ -265,6 +265,17 @@ def test_figures_of_another_model_are_not_registered(evaluated: Project, named: 
         registry.register(evaluated, named)
 
 
+def test_a_push_that_fails_leaves_the_version_and_says_so(evaluated: Project, named: Params) -> None:
+    dvc_config = evaluated.root / ".dvc" / "config.local"
+    dvc_config.write_text("[core]\n    remote = shelf\n['remote \"shelf\"']\n    url = /dev/null/shelf\n")
+    try:
+        with pytest.raises(CalotypeError, match=r"version 1 is registered as challenger, but `dvc push` to the remote"):
+            registry.register(evaluated, named)
+    finally:
+        dvc_config.unlink()
+    assert version_of(evaluated, named, "challenger") == 1
+
+
 def test_without_a_training_the_error_says_how_to_get_one(project: Project) -> None:
     with pytest.raises(UsageError, match=r"models/run\.json: no such file\. Run `dvc repro` to train a model first\."):
         registry.register(project, params.load(project.params))
