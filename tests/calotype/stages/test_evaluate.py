@@ -226,8 +226,8 @@ def test_dvc_compares_metrics_and_plots_with_the_last_commit(trained_project: Pr
     assert "Running stage 'evaluate'" in done.stdout
     assert "Running stage 'train'" not in done.stdout
     difference = json.loads(run(trained_project, "dvc", "metrics", "diff", "--json").stdout)
-    assert difference["diff"]["reports/metrics.json"]["top_k"] == {"old": 3, "new": 2, "diff": -1}
-    assert "accuracy" not in difference["diff"]["reports/metrics.json"]
+    assert difference["reports/metrics.json"]["top_k"] == {"old": 3, "new": 2, "diff": -1}
+    assert "accuracy" not in difference["reports/metrics.json"]
     plotted = run(trained_project, "dvc", "plots", "diff", "--out", "compared")
     assert plotted.returncode == 0, plotted.stderr
     page = (trained_project.root / "compared" / "index.html").read_text(encoding="utf-8")
