@@ -16,6 +16,7 @@ from calotype.files import write_text
 from calotype.params_edit import edit
 from calotype.project import Project
 from calotype.sources import open_source
+from calotype.sources.listing import TABLE_SUFFIXES
 from calotype.sources.probe import Facts, describe, look
 
 NATIVE = (8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64)
@@ -88,8 +89,9 @@ def recipe(facts: Facts, in_force: parameters.Params) -> dict[str, Any]:
 
 
 def slug(path: Path) -> str:
-    """A name for MLflow from a path's last part: ``/data/My Leaves.tar.gz`` gives ``my-leaves``."""
-    stem = re.sub(r"\.(tar(\.\w+)?|tgz|tbz2?|txz|zip|csv|tsv|parquet|pq)$", "", path.name.lower())
+    """A name for MLflow: ``/data/My Leaves.tar.gz`` and ``/data/my-leaves/labels.csv`` give ``my-leaves``."""
+    named = path.parent if path.suffix.lower() in TABLE_SUFFIXES else path
+    stem = re.sub(r"\.(tar(\.\w+)?|tgz|tbz2?|txz|zip)$", "", named.name.lower())
     return re.sub(r"[^a-z0-9._]+", "-", stem).strip("-._")[:100] or "images"
 
 

@@ -143,7 +143,7 @@ def test_a_source_without_a_readable_image_is_refused(fresh: Project, tmp_path: 
     ("path", "name"),
     [
         ("/data/My Leaves.tar.gz", "my-leaves"),
-        ("leaves.CSV", "leaves"),
+        ("/data/leaves/labels.CSV", "leaves"),
         ("Blätter 2", "bl-tter-2"),
         ("/…", "images"),
         ("-.x", "x"),
