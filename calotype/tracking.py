@@ -61,12 +61,11 @@ def connect(project: Project) -> MlflowClient:
     uri = project.tracking_uri
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
-    client = MlflowClient(uri, uri)
     if uri.startswith("http"):
         _require_health(uri)
     elif uri == f"sqlite:///{project.mlruns / 'mlflow.db'}":
-        _initialise(project, client)
-    return client
+        _initialise(project, uri)
+    return MlflowClient(uri, uri)
 
 
 def open_run(project: Project, record: RunRecord, *, restored: bool = False) -> str:
@@ -297,13 +296,13 @@ def _require_health(uri: str) -> None:
         ) from error
 
 
-def _initialise(project: Project, client: MlflowClient) -> None:
+def _initialise(project: Project, uri: str) -> None:
     """Make the SQLite store under a lock: two processes that migrate at once break it."""
     project.mlruns.mkdir(parents=True, exist_ok=True)
     if (project.mlruns / "mlflow.db").exists() and (project.mlruns / ".ready").exists():
         return
     with FileLock(project.mlruns / ".initialise.lock"):
-        client.search_experiments(max_results=1)
+        MlflowClient(uri, uri).search_experiments(max_results=1)
         (project.mlruns / ".ready").touch()
 
 

@@ -1,0 +1,136 @@
+"""MLflow as a projection of files, on a real SQLite store."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from calotype import tracking
+from calotype.errors import CalotypeError
+from calotype.project import Project
+from calotype.run_record import RunRecord
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_restored_run_says_what_the_training_said(trained_project: Project) -> None:
+    record = RunRecord.read(trained_project.run_json)
+    run_id = tracking.ensure_run(trained_project)
+    client = tracking.connect(trained_project)
+    run = client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags[tracking.RESTORED_TAG] == "true"
+    assert run.data.params["train.lr"] == str(record.params["train.lr"])
+    assert len(run.data.params) == len(record.params)
+    losses = client.get_metric_history(run_id, "val/loss")
+    assert [metric.value for metric in losses] == pytest.approx([row["val_loss"] for row in record.history])
+    assert {item.path for item in client.list_artifacts(run_id, "bundle")} == {
+        "bundle/digests.json",
+        "bundle/model.json",
+        "bundle/model.safetensors",
+    }
+    dataset = run.inputs.dataset_inputs[0].dataset
+    assert dataset.digest == record.dataset["dvc_md5"]
+    assert dataset.digest.endswith(".dir")
+
+
+def test_a_run_is_written_anew_once(trained_project: Project) -> None:
+    assert tracking.ensure_run(trained_project) == tracking.ensure_run(trained_project)
+    client = tracking.connect(trained_project)
+    experiment_id = tracking.experiment(trained_project, client, "digits")
+    assert len(client.search_runs([experiment_id])) == 1
+
+
+def test_history_that_is_known_is_not_written_twice(trained_project: Project) -> None:
+    run_id = tracking.ensure_run(trained_project)
+    client = tracking.connect(trained_project)
+    record = RunRecord.read(trained_project.run_json)
+    tracking.log_history(client, run_id, record.history)
+    assert len(client.get_metric_history(run_id, "val/loss")) == len(record.history)
+
+
+def test_the_training_run_holds_everything(reproduced: Project) -> None:
+    record = RunRecord.read(reproduced.run_json)
+    client = tracking.connect(reproduced)
+    run = client.get_run(record.mlflow_run_id)
+    assert tracking.RESTORED_TAG not in run.data.tags
+    assert len(run.data.tags["mlflow.source.git.commit"]) == 40
+    assert {"train/loss", "val/accuracy", "train/lr", "train/images_per_second", "test/accuracy"} <= set(
+        run.data.metrics
+    )
+    artifacts = {item.path for item in client.list_artifacts(run.info.run_id)}
+    assert {"bundle", "inputs", "report", "plots"} <= artifacts
+    inputs = {item.path for item in client.list_artifacts(run.info.run_id, "inputs")}
+    assert {"inputs/params.yaml", "inputs/dvc.yaml", "inputs/dvc.lock", "inputs/environment.json"} <= inputs
+
+
+def test_mlflows_own_loader_gives_the_same_probabilities(reproduced: Project) -> None:
+    import mlflow
+    import numpy as np
+
+    from calotype import bundle
+    from calotype.inference import Classifier
+
+    record = RunRecord.read(reproduced.run_json)
+    client = tracking.connect(reproduced)
+    model_id = client.get_run(record.mlflow_run_id).outputs.model_outputs[0].model_id
+    loaded = mlflow.pyfunc.load_model(f"models:/{model_id}")
+    images = np.random.default_rng(0).integers(0, 256, (5, 1, 8, 8), dtype=np.uint8)
+    ours = Classifier(bundle.load(reproduced.bundle), device="cpu", batch_size=8).probabilities(images)
+    assert np.allclose(loaded.predict(images), ours, atol=1e-4)
+
+
+def test_a_deleted_experiment_is_said(trained_project: Project) -> None:
+    client = tracking.connect(trained_project)
+    client.delete_experiment(tracking.experiment(trained_project, client, "digits"))
+    with pytest.raises(CalotypeError, match="the experiment 'digits' is deleted"):
+        tracking.ensure_run(trained_project)
+
+
+def test_a_server_that_does_not_answer_is_one_line_within_seconds(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    start = time.monotonic()
+    with pytest.raises(CalotypeError, match=r"no answer from http://127\.0\.0\.1"):
+        tracking.connect(project)
+    assert time.monotonic() - start < 10
+
+
+def test_a_fresh_store_opened_by_several_processes_at_once_is_made_once(project: Project) -> None:
+    code = (
+        "from pathlib import Path; from calotype import tracking; from calotype.project import Project\n"
+        f"p = Project(Path({str(project.root)!r}))\n"
+        "print(tracking.experiment(p, tracking.connect(p), 'digits'))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(tracking.__file__).parents[1])}
+    started = [
+        subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(3)
+    ]
+    results = [process.communicate() for process in started]
+    assert [process.returncode for process in started] == [0, 0, 0], results
+    assert len({out for out, _ in results}) == 1
+
+
+def test_an_experiment_keeps_its_artifacts_in_the_project(project: Project) -> None:
+    client = tracking.connect(project)
+    found = client.get_experiment(tracking.experiment(project, client, "digits"))
+    assert found.artifact_location == (project.mlruns / "artifacts" / "digits").as_uri()
+
+
+def test_the_record_reads_back(trained_project: Project) -> None:
+    record = RunRecord.read(trained_project.run_json)
+    assert json.loads(trained_project.run_json.read_text()) == record.model_dump()
+    assert record.history[0]["epoch"] == 1
+    assert record.environment["processor_flags"]
