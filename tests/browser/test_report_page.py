@@ -1,0 +1,170 @@
+"""report.html in a real browser: legible on a desk and on a phone, in light and in dark, and harmless."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Page
+
+from calotype.metrics import measure
+from calotype.report import Mistake, Report, picture, render
+
+pytestmark = pytest.mark.browser
+
+HOSTILE = "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>"
+SCREENS = [("light", 1200), ("dark", 1200), ("light", 390), ("dark", 390)]
+
+
+def write_report(folder: Path, classes: list[str]) -> Path:
+    count, images = len(classes), max(60, 8 * len(classes))
+    random = np.random.default_rng(2)
+    actual = np.arange(images) % count
+    scores = random.normal(size=(images, count))
+    scores[np.arange(images), actual] += 2
+    probabilities = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    buffer = io.BytesIO()
+    Image.fromarray(random.integers(0, 255, (8, 8), dtype=np.uint8)).save(buffer, format="PNG")
+    uri, is_small = picture(buffer.getvalue(), max_megapixels=1)
+    rows: list[dict[str, Any]] = [
+        {"epoch": epoch, "train_loss": 2 / epoch, "val_loss": 3 / epoch} for epoch in range(1, 9)
+    ]
+    page = Report(
+        title="digits",
+        evaluation=measure(actual, probabilities, classes, top_k=3, resamples=100),
+        history=rows,
+        facts={"Model digest": "0123456789abcdef" * 4},
+        parameters={"train.lr": 0.003},
+        mistakes=[Mistake(f"{classes[0]}/1.png", classes[0], classes[1], 0.9, uri, is_small)] * 3,
+    )
+    path = folder / "report.html"
+    path.write_text(render(page), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Any]:
+    pages: list[Page] = []
+
+    def opened(path: Path, scheme: str = "light", width: int = 1200, **options: Any) -> tuple[Page, list[str]]:
+        """The page, and what went wrong on it: errors, refusals, requests to anywhere but the file itself."""
+        page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900}, **options)
+        pages.append(page)
+        wrong: list[str] = []
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda message: wrong.append(message.text))
+        page.on("request", lambda request: None if _is_own(request.url, path) else wrong.append(request.url))
+        page.goto(path.as_uri())
+        return page, wrong
+
+    yield opened
+    for page in pages:
+        page.close()
+
+
+def _is_own(url: str, path: Path) -> bool:
+    return url == path.as_uri() or url.startswith("data:")
+
+
+def pixels(page: Page) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("L"), dtype=float)
+
+
+@pytest.mark.parametrize(("scheme", "width"), SCREENS)
+@pytest.mark.parametrize("count", [2, 10, 30, 100])
+def test_the_page_fits_the_screen_and_obeys_its_colours(
+    tmp_path: Path, open_page: Any, scheme: str, width: int, count: int
+) -> None:
+    page, wrong = open_page(write_report(tmp_path, [f"class {number}" for number in range(count)]), scheme, width)
+    assert wrong == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    brightness = np.median(pixels(page))
+    assert brightness > 230 if scheme == "light" else brightness < 40
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_from_its_background(tmp_path: Path, open_page: Any, scheme: str) -> None:
+    page, _ = open_page(write_report(tmp_path, ["cat", "dog", "eel"]), scheme)
+    for selector in ("h1", "p.soft", "tbody th", "figcaption", ".card b", ".mistakes em"):
+        assert _contrast(page, selector) >= 4.5, selector
+
+
+def test_every_picture_and_every_chart_is_drawn(tmp_path: Path, open_page: Any) -> None:
+    page, _ = open_page(write_report(tmp_path, ["cat", "dog", "eel"]))
+    assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth === 8)")
+    assert page.locator(".mistakes img").count() == 3
+    assert page.locator(".curves svg").count() == 1
+    for box in page.locator("svg").all():
+        assert (box.bounding_box() or {})["height"] > 100
+    assert page.locator(".matrix rect").count() == 9
+
+
+def test_a_click_on_a_heading_sorts_the_classes(tmp_path: Path, open_page: Any) -> None:
+    page, wrong = open_page(write_report(tmp_path, [f"class {number}" for number in range(12)]))
+    rows = page.locator("#classes tbody tr")
+    assert rows.first.locator("th").inner_text() == "class 0"
+    page.get_by_role("button", name="Recall").click()
+    recalls = [float(cell.get_attribute("data-value") or "") for cell in page.locator("#classes td:nth-child(5)").all()]
+    assert recalls == sorted(recalls, reverse=True)
+    page.get_by_role("button", name="Recall").click()
+    page.get_by_role("button", name="Class", exact=True).click()
+    assert rows.first.locator("th").inner_text() == "class 11"
+    assert wrong == []
+
+
+def test_the_page_is_whole_without_scripts(tmp_path: Path, open_page: Any) -> None:
+    page, _ = open_page(write_report(tmp_path, ["cat", "dog", "eel"]), java_script_enabled=False)
+    assert page.locator("#classes tbody tr").count() == 3
+    assert page.get_by_text("Most confident mistakes").is_visible()
+
+
+def test_details_open_on_a_click(tmp_path: Path, open_page: Any) -> None:
+    page, _ = open_page(write_report(tmp_path, ["cat", "dog"]))
+    assert not page.get_by_text("train.lr").is_visible()
+    page.get_by_text("What the model was trained with").click()
+    assert page.get_by_text("train.lr").is_visible()
+
+
+@pytest.mark.parametrize("count", [3, 40])
+def test_a_class_named_like_a_script_is_read_and_not_run(tmp_path: Path, open_page: Any, count: int) -> None:
+    classes = [HOSTILE, *(f"class {number}" for number in range(count - 1))]
+    page, wrong = open_page(write_report(tmp_path, classes))
+    assert wrong == []
+    assert page.title().startswith("digits")
+    assert page.locator("#classes tbody th").first.inner_text() == HOSTILE
+
+
+def test_the_policy_of_the_page_stops_what_escaping_would_miss(tmp_path: Path, open_page: Any) -> None:
+    path = write_report(tmp_path, ["cat", "dog"])
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("<h1>", f"{HOSTILE}<h1>"), encoding="utf-8")
+    page, wrong = open_page(path)
+    assert page.title().startswith("digits")
+    assert any("Content Security Policy" in message for message in wrong)
+
+
+def _contrast(page: Page, selector: str) -> float:
+    """Contrast ratio of text and background (WCAG 2.2, 1.4.3)."""
+    colours = page.evaluate(
+        """selector => {
+          let element = document.querySelector(selector);
+          const found = [getComputedStyle(element).color];
+          const ground = () => getComputedStyle(element).backgroundColor;
+          while (ground() === 'rgba(0, 0, 0, 0)') element = element.parentElement;
+          return [...found, ground()];
+        }""",
+        selector,
+    )
+    light, dark = sorted((_luminance(colour) for colour in colours), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    channels = [int(part) / 255 for part in colour.removeprefix("rgb(").removesuffix(")").split(",")]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
