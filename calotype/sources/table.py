@@ -18,6 +18,8 @@ from calotype.sources.listing import TABLE_SUFFIXES
 from calotype.sources.trees import level, read_file
 
 REQUIRED = ("path", "label")
+PREDICTED = ("image_id", "confidence")
+"""Columns that tell `calotype predict`'s own table, left in a folder of images, from one of true labels."""
 COLUMNS = (*REQUIRED, "group", "split")
 REPEATED = "repeated row"
 PARQUET = b"PAR1"
@@ -98,7 +100,7 @@ def _is_table(read: Callable[[str], bytes], name: str) -> bool:
         names = _parquet(data, name, []).keys() if data[:4] == PARQUET else _header(_text(data, name))
     except (DataError, Unreadable, OSError):
         return False
-    return set(REQUIRED) <= set(names)
+    return set(REQUIRED) <= set(names) and not set(PREDICTED) <= set(names)
 
 
 def _rows(data: bytes, name: str) -> list[_Row]:

@@ -71,6 +71,12 @@ def test_a_table_of_other_columns_in_a_folder_is_a_file_like_others(plant: Plant
     assert open_source(folder).kind == "folder"
 
 
+def test_predictions_written_beside_the_images_are_not_taken_for_labels(plant: Plant) -> None:
+    header = "path,image_id,status,reason,label,confidence\n"
+    folder = table(plant, header + "a/1.jpg,0f,ok,,dog,0.5\n", "out.csv").parent
+    assert {image.label for image in open_source(folder).images} == {"a"}
+
+
 def test_absolute_paths_are_allowed(plant: Plant) -> None:
     folder = plant("a/1.jpg")
     (folder / "labels.csv").write_text(f"path,label\n{folder}/a/1.jpg,cat\n")
