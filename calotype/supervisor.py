@@ -1,7 +1,7 @@
 """Keep servers running: supervisord, its configuration, and the end of everything that it started.
 
-The configuration holds no path: supervisord takes them from its environment, so that no character in a path can
-be mistaken for configuration.
+The configuration holds no path of this machine: supervisord takes them from its environment or from the folder that
+it starts in, so that no character in a path can be mistaken for configuration.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ file=%(ENV_CALOTYPE_SOCKET)s
 chmod=0700
 
 [supervisord]
-logfile=%(ENV_CALOTYPE_ROOT)s/logs/supervisord.log
+logfile=../logs/supervisord.log
 logfile_maxbytes=1MB
 logfile_backups=1
-pidfile=%(here)s/supervisord.pid
-childlogdir=%(ENV_CALOTYPE_ROOT)s/logs
+pidfile=supervisord.pid
+childlogdir=../logs
 {user}
 [rpcinterface:supervisor]
 supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
@@ -61,7 +61,7 @@ stopasgroup=true
 killasgroup=true
 stopwaitsecs=15
 redirect_stderr=true
-stdout_logfile=%(ENV_CALOTYPE_ROOT)s/logs/{name}.log
+stdout_logfile=../logs/{name}.log
 stdout_logfile_maxbytes=10MB
 stdout_logfile_backups=2
 """

@@ -84,9 +84,9 @@ def _train(project: Project) -> None:
 
 
 def _evaluate(project: Project) -> None:
-    metrics = list(_flat(read_json(project.reports / "metrics.json")))
+    metrics = with_intervals(read_json(project.reports / "metrics.json"))
     picture = base64.b64encode(_confusion_png(project)).decode()
-    publish_text("metrics", "## Test metrics\n\n" + table(["metric", "value"], metrics[:ROWS]))
+    publish_text("metrics", "## Test metrics\n\n" + table(["metric", "value", "95 % interval"], metrics[:ROWS]))
     publish_text(
         "confusion-matrix",
         f"## Confusion matrix on the test split\n\n![Confusion matrix](data:image/png;base64,{picture})",
@@ -119,11 +119,15 @@ def mlflow_link(project: Project, run_id: str) -> str:
     return f"[{run_id}]({address}/#/experiments/{experiment}/runs/{run_id})"
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    flat: list[tuple[str, Any]] = []
-    for key, value in values.items():
-        flat += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
-    return flat
+def with_intervals(metrics: dict[str, Any]) -> list[tuple[str, Any, str]]:
+    """Pair each figure with its interval: name, value, and ``"0.97 – 0.99"`` where one is known."""
+    rows = []
+    for name, value in metrics.items():
+        if isinstance(value, dict):
+            continue
+        interval = metrics.get(f"{name}_interval")
+        rows.append((name, value, f"{_cell(interval['low'])} – {_cell(interval['high'])}" if interval else ""))
+    return rows
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

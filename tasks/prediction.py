@@ -13,7 +13,9 @@ from tasks import artifacts
 from tasks.registry import may_pass
 
 
-@task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=may_pass)
+@task(
+    task_run_name="predict", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=may_pass
+)
 def predict_inbox(inbox: str | None, dry_run: bool) -> BatchSummary:
     """Append predictions for the inbox's files to the table; None is the project's own inbox."""
     project = Project.find()

@@ -21,7 +21,9 @@ def may_pass(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
     return not isinstance(state.data, UsageError | DataError)
 
 
-@task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=may_pass)
+@task(
+    task_run_name="register", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=may_pass
+)
 def register_model() -> RegisteredVersion:
     """Make the trained model a version in the registry, with the alias challenger."""
     project = Project.find()
@@ -31,7 +33,9 @@ def register_model() -> RegisteredVersion:
     return version
 
 
-@task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=may_pass)
+@task(
+    task_run_name="promote", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=may_pass
+)
 def promote_model() -> Decision:
     """Score challenger and champion now; move the alias champion if the challenger earns it."""
     project = Project.find()
