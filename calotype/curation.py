@@ -53,8 +53,8 @@ def explain_two_labels(conflicts: pl.DataFrame, saved: str) -> str:
         lines.append(f"  … and {images.height - SHOWN:,} more")
     return "\n".join(
         [
-            f"ingest: {images.height:,} images are under two labels; expected one label for equal bytes. Remove the "
-            f"wrong files (all are listed in {saved}), then run `dvc repro ingest`:",
+            f"ingest: {counted(images.height, 'image')} under two labels; expected one label for equal bytes. "
+            f"Remove the wrong files (all are listed in {saved}), then run `dvc repro ingest`:",
             *lines,
         ]
     )
@@ -63,9 +63,10 @@ def explain_two_labels(conflicts: pl.DataFrame, saved: str) -> str:
 def explain_rejects(rejects: pl.DataFrame, files: int, params: IngestParams, saved: str) -> str:
     """Say that too many files were set aside."""
     first = rejects.row(0, named=True)
+    codes = counts_of(rejects["code"].to_list())
     return (
-        f"ingest: {rejects.height:,} of {files:,} files cannot be used ({counts_of(rejects['code'].to_list())}), which "
-        f"is {rejects.height / files:.2%}; allowed is ingest.max_reject_fraction: {params.max_reject_fraction:g}. The "
+        f"ingest: {rejects.height:,} of {counted(files, 'file')} cannot be used ({codes}), which is "
+        f"{rejects.height / files:.2%}; allowed is ingest.max_reject_fraction: {params.max_reject_fraction:g}. The "
         f"first is {first['path']}: {first['reason']}. Mend or remove the files listed in {saved}, or allow more."
     )
 
@@ -91,6 +92,13 @@ def explain_classes(
         found = f"a single class, {labels[0]!r}" if labels else "no image at all"
         problems.append(f"ingest: the source holds {found}; expected two classes or more, each in a folder of its own.")
     return problems
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 image``, ``2,000 images``, ``3 classes``."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number:,} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
 def counts_of(values: list[str]) -> str:

@@ -161,5 +161,5 @@ def _summary(name: str, rows: int, cases: pl.DataFrame, saved: Path | None) -> s
     )
     for row in grouped.iter_rows(named=True):
         examples = ", ".join(repr(example)[:80] for example in row["examples"])
-        lines.append(f"  {row['column']}: {row['check']}: {row['count']:,} times, such as {examples}")
+        lines.append(f"  {row['column']}: {row['check']}: {row['count']:,} ×, such as {examples}")
     return "\n".join(lines)

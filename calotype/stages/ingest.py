@@ -16,6 +16,7 @@ import polars as pl
 
 from calotype import curation, dataset, schemas, shards
 from calotype.console import say
+from calotype.curation import counted
 from calotype.errors import CalotypeError, DataError
 from calotype.files import read_json, replacing, sha256_of, write_bytes, write_json
 from calotype.fingerprint import fingerprint
@@ -190,15 +191,18 @@ def _report(intake: Intake, source: Source, manifest: pl.DataFrame, stored: Stor
     gone = stored.manifest.height - known
     say(
         PREFIX,
-        f"{source.kind}: {manifest.height:,} images of {manifest['label'].n_unique():,} classes "
+        f"{source.kind}: {counted(manifest.height, 'image')} of {counted(manifest['label'].n_unique(), 'class')} "
         f"({manifest.height - known:,} new, {known:,} known, {gone:,} gone)",
     )
     duplicates = len(intake.entries["path"]) - manifest.height
     if duplicates:
-        say(PREFIX, f"{duplicates:,} files repeat the bytes of another and are kept once")
+        say(PREFIX, f"set aside as repeating the bytes of another: {counted(duplicates, 'file')}")
     if intake.rejects:
         codes = curation.counts_of([code for _, code, _ in intake.rejects])
-        say(PREFIX, f"{len(intake.rejects):,} files set aside ({codes}): see data/dataset/{dataset.REJECTS}")
+        say(
+            PREFIX,
+            f"set aside as rejected: {counted(len(intake.rejects), 'file')} ({codes}), see data/dataset/rejects.parquet",
+        )
     if source.ignored:
         say(PREFIX, f"ignored: {', '.join(f'{reason} {count:,}' for reason, count in sorted(source.ignored.items()))}")
 
@@ -209,7 +213,8 @@ def _report_crossings(crossings: pl.DataFrame) -> None:
         names = "; ".join(images["path"].head(curation.SHOWN))
         more = f"; … and {images.height - curation.SHOWN:,} more" if images.height > curation.SHOWN else ""
         say(
-            PREFIX, f"{images.height:,} images are in several declared splits; test keeps them, then val: {names}{more}"
+            PREFIX,
+            f"{counted(images.height, 'image')} in several declared splits, kept in test, else in val: {names}{more}",
         )
 
 

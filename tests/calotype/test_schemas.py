@@ -123,8 +123,8 @@ def test_missing_and_surplus_columns_are_named() -> None:
 def test_a_summary_counts_and_gives_three_examples() -> None:
     text = failure("manifest", manifest(6, width=[0, -1, -2, -3, -4, 1], bytes=[0, 1, 1, 1, 1, 1]))
     assert "manifest: the table of 6 rows" in text
-    assert "width: greater_than_or_equal_to(1): 5 times, such as '0', '-1', '-2'" in text
-    assert "bytes: greater_than_or_equal_to(1): 1 times, such as '0'" in text
+    assert "width: greater_than_or_equal_to(1): 5 ×, such as '0', '-1', '-2'" in text
+    assert "bytes: greater_than_or_equal_to(1): 1 ×, such as '0'" in text
 
 
 def test_every_failure_goes_to_the_table(tmp_path: Path) -> None:
