@@ -295,4 +295,3 @@ def _allowed(detail: ErrorDetails) -> str:
 def _show(value: Any) -> str:
     text = repr(value) if not isinstance(value, dict) else "a section"
     return text if len(text) <= 60 else f"{text[:57]}..."
-
