@@ -1,7 +1,8 @@
 """Which of the readable files become images of the dataset: pure rules on tables, no files.
 
 Equal bytes are one image. Of several files with the same bytes the one stays whose declared split comes first in
-``PRIORITY``, then the one whose path comes first: an image of the test split must not be trained on.
+``PRIORITY``, because an image of the test split must not be trained on; then the one that was kept so far, because a
+copy in another group must not move an image between splits; then the one whose path comes first.
 """
 
 from __future__ import annotations
@@ -20,14 +21,24 @@ SHOWN = 10
 """How many names a message lists."""
 
 
-def keep_one_of_each(entries: pl.DataFrame) -> pl.DataFrame:
-    """Keep one row for each image_id; sorted by image_id."""
+def keep_one_of_each(entries: pl.DataFrame, stored: pl.DataFrame) -> pl.DataFrame:
+    """Keep one row for each image_id; sorted by image_id.
+
+    Parameters
+    ----------
+    entries
+        Readable files: image_id, path, label, group, declared_split.
+    stored
+        Files kept so far: image_id, path.
+    """
     rank = pl.col("declared_split").replace_strict(PRIORITY, default=len(PRIORITY), return_dtype=pl.Int8)
+    stays = stored.select("image_id", "path", pl.lit(False).alias("newcomer"))
     return (
-        entries.with_columns(rank.alias("rank"))
-        .sort("image_id", "rank", "path")
+        entries.join(stays, on=["image_id", "path"], how="left")
+        .with_columns(rank.alias("rank"), pl.col("newcomer").fill_null(True))
+        .sort("image_id", "rank", "newcomer", "path")
         .unique("image_id", keep="first", maintain_order=True)
-        .drop("rank")
+        .drop("rank", "newcomer")
     )
 
 

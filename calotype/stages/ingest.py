@@ -61,7 +61,7 @@ def run(params: Params, project: Project) -> None:
         staging.mkdir(parents=True)
         writer = shards.Writer(staging)
         intake = take_in(source, stored.pixels(), writer, max_megapixels=params.ingest.max_megapixels, prefix=PREFIX)
-        kept = _judge(intake, source, params, project)
+        kept = _judge(intake, source, stored, params, project)
         manifest = _manifest(kept, intake, stored)
         _stage_shards(project.dataset, staging, manifest, stored, writer)
         _stage_tables(project, staging, manifest, intake, stored)
@@ -118,10 +118,10 @@ def read_stored(folder: Path) -> Stored:
     return Stored(manifest.filter(~pl.col("shard").is_in(damaged)), digests)
 
 
-def _judge(intake: Intake, source: Source, params: Params, project: Project) -> pl.DataFrame:
+def _judge(intake: Intake, source: Source, stored: Stored, params: Params, project: Project) -> pl.DataFrame:
     """Keep one file of each image, or refuse the source with everything that is wrong with it."""
     entries, rejects = intake.entries_frame(), intake.rejects_frame()
-    kept = curation.keep_one_of_each(entries)
+    kept = curation.keep_one_of_each(entries, stored.manifest)
     problems = curation.explain_classes(kept, source.empty_classes, intake.rejected_labels, params.ingest)
     conflicts = curation.two_labels(entries)
     if conflicts.height:
@@ -199,10 +199,7 @@ def _report(intake: Intake, source: Source, manifest: pl.DataFrame, stored: Stor
         say(PREFIX, f"set aside as repeating the bytes of another: {counted(duplicates, 'file')}")
     if intake.rejects:
         codes = curation.counts_of([code for _, code, _ in intake.rejects])
-        say(
-            PREFIX,
-            f"set aside as rejected: {counted(len(intake.rejects), 'file')} ({codes}), see data/dataset/rejects.parquet",
-        )
+        say(PREFIX, f"rejected: {counted(len(intake.rejects), 'file')} ({codes}); see data/dataset/rejects.parquet")
     if source.ignored:
         say(PREFIX, f"ignored: {', '.join(f'{reason} {count:,}' for reason, count in sorted(source.ignored.items()))}")
 

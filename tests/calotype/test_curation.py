@@ -18,16 +18,27 @@ def entries(*rows: tuple[str, str, str, str | None]) -> pl.DataFrame:
     return pl.DataFrame(full, schema=ENTRY_SCHEMA, orient="row")
 
 
+NOTHING = entries()
+
+
 def test_test_keeps_an_image_before_val_before_train_before_undeclared() -> None:
     order = ["test", "val", "train", None]
     for first in range(4):
         rows = [("id", f"{4 - rank}.png", "a", order[rank]) for rank in range(first, 4)]
-        assert keep_one_of_each(entries(*rows))["declared_split"].to_list() == [order[first]]
+        assert keep_one_of_each(entries(*rows), NOTHING)["declared_split"].to_list() == [order[first]]
 
 
 def test_of_equal_splits_the_first_path_keeps_the_image() -> None:
-    kept = keep_one_of_each(entries(("id", "b.png", "a", None), ("id", "a.png", "a", None)))
+    kept = keep_one_of_each(entries(("id", "b.png", "a", None), ("id", "a.png", "a", None)), NOTHING)
     assert kept["path"].to_list() == ["a.png"]
+
+
+def test_a_new_copy_does_not_replace_the_file_kept_so_far_unless_it_is_held_out() -> None:
+    stored = entries(("id", "b.png", "a", "train"))
+    copies = [("id", "a.png", "a", "train"), ("id", "b.png", "a", "train")]
+    assert keep_one_of_each(entries(*copies), stored)["path"].to_list() == ["b.png"]
+    held_out = ("id", "c.png", "a", "test")
+    assert keep_one_of_each(entries(*copies, held_out), stored)["path"].to_list() == ["c.png"]
 
 
 @given(
@@ -38,8 +49,8 @@ def test_the_order_of_files_does_not_decide(rows: list[tuple[str, str | None]], 
     full = [(image, f"{number}.png", "a", split) for number, (image, split) in enumerate(rows)]
     shuffled = list(full)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
-    kept = keep_one_of_each(entries(*full))
-    assert kept.equals(keep_one_of_each(entries(*shuffled)))
+    kept = keep_one_of_each(entries(*full), NOTHING)
+    assert kept.equals(keep_one_of_each(entries(*shuffled), NOTHING))
     assert kept["image_id"].to_list() == sorted({image for image, _ in rows})
 
 

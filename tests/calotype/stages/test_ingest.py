@@ -229,7 +229,7 @@ def test_bad_images_are_set_aside_with_a_code(project: Project, capsys: pytest.C
         ("4/none.png", "empty"),
         ("4/page.jpg", "unsupported-format"),
     ]
-    assert "rejected: 3 files (empty 1, truncated 1, unsupported-format 1)" in capsys.readouterr().err
+    assert "ingest: rejected: 3 files (empty 1, truncated 1, unsupported-format 1)" in capsys.readouterr().err
 
 
 def test_a_misnamed_png_is_an_image(project: Project) -> None:
