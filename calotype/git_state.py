@@ -6,6 +6,9 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+RECORDED = ("params.yaml", "dvc.yaml", "dvc.lock", "reports/metrics.json")
+"""What belongs in git after a training."""
+
 LARGEST_DIFF = 1_000_000
 """Characters of a diff that are kept."""
 
@@ -27,6 +30,16 @@ def read(root: Path) -> GitState:
     dirty = bool(_git(root, "status", "--porcelain"))
     diff = _git(root, "diff", "HEAD") if dirty else ""
     return GitState(commit.strip(), dirty, diff[:LARGEST_DIFF])
+
+
+def commit_line(root: Path, message: str) -> str:
+    """The command that records a training in git; empty where there is no repository, or nothing to record."""
+    changed = _git(root, "status", "--porcelain", "--untracked-files=all", "--", *RECORDED)
+    paths = [line[3:] for line in changed.splitlines()]
+    # DVC writes dvc.lock once the stage has ended: it differs by then though it may not yet.
+    named = [path for path in RECORDED if path in paths or path == "dvc.lock"]
+    inside = _git(root, "rev-parse", "--is-inside-work-tree").strip() == "true"
+    return f'git add {" ".join(named)} && git commit -m "{message}"' if inside else ""
 
 
 def _git(root: Path, *arguments: str) -> str:

@@ -15,7 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from calotype import bundle as bundles
-from calotype import dataset, metrics, plots, report
+from calotype import dataset, git_state, metrics, plots, report
 from calotype.bundle import Bundle
 from calotype.console import say
 from calotype.errors import DataError
@@ -45,6 +45,11 @@ def run(params: Params, project: Project) -> None:
         say("evaluate", line)
     say("evaluate", f"{'report':<16} {project.relative(project.reports / 'report.html')}")
     _log(project, evaluation)
+    line = git_state.commit_line(
+        project.root, f"Train {params.name}: accuracy {evaluation.headline['accuracy'].value:.1%}"
+    )
+    if line:
+        say("evaluate", f"{'to keep it':<16} {line}")
 
 
 def score(params: Params, project: Project) -> Evaluation:
