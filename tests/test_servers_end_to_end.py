@@ -144,7 +144,7 @@ def test_a_failed_start_shows_the_last_log_lines_and_leaves_nothing(tmp_path: Pa
     failed = run(project, "calotype", "up")
     assert failed.returncode == 1
     assert "prefect did not start. logs/prefect.log ends:" in failed.stderr
-    assert ".prefect" in failed.stderr.split("ends:")[1]
+    assert "Application startup failed" in failed.stderr.split("ends:")[1]
     assert Supervisor(project.services).marked() == []
     assert not (project.root / "prefect.toml").exists()
 
