@@ -74,9 +74,9 @@ def recipe(facts: Facts, in_force: parameters.Params) -> dict[str, Any]:
         "network.name": "cnn",
         "network.weights": "random",
         "network.widths": _widths(size),
-        "network.convs": 2 if is_small_set else 1,
+        "network.convs": 2,
         "network.hidden": [128],
-        "train.epochs": max(10, min(30, 600_000 // max(training, 1))),
+        "train.epochs": max(10, min(60 if is_photographs else 30, 840_000 // max(training, 1))),
         "train.batch_size": 64 if training < 5_000 else 128 if is_small_set else 256,
         "train.lr": 0.003,
         "train.class_weights": "balanced" if largest > 4 * smallest else "none",
@@ -111,9 +111,15 @@ def _size(facts: Facts) -> int:
 
 
 def _widths(size: int) -> list[int]:
-    """One block for each halving of the image down to about 4 pixels a side; two at least."""
-    blocks = 2 if size <= 16 else 3 if size <= 40 else 4 if size <= 64 else 5
-    return [32, 64, 128, 256, 256][:blocks]
+    """One block for each halving of the image down to about 4 pixels a side; two at least.
+
+    The first block sees every pixel and costs most of the time; a narrow one loses little (docs/decisions/0003).
+    """
+    if size <= 16:
+        return [32, 64]
+    if size <= 40:
+        return [16, 64, 128]
+    return [16, 32, 64, 128, 256][: 4 if size <= 64 else 5]
 
 
 def _print_difference(before: str, after: str) -> None:

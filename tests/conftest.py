@@ -15,7 +15,13 @@ from calotype.project import Project
 
 REPOSITORY = Path(__file__).parents[1]
 CODE = ("calotype", "flows", "tasks", "bin", "dvc.yaml", "params.yaml", "prefect.yaml", "pyproject.toml")
-SMALL = {"epochs: 30": "epochs: 2", "min_per_class: 10": "min_per_class: 5", "bootstrap: 1000": "bootstrap: 200"}
+SMALL = {
+    "epochs: 30": "epochs: 2",
+    "min_per_class: 10": "min_per_class: 5",
+    "bootstrap: 1000": "bootstrap: 200",
+    # Two threads each for several tests at once on two cores wait for one another.
+    "threads: 2": "threads: 1",
+}
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
