@@ -22,7 +22,7 @@ setup: $(READY) ## Make .venv from requirements.lock, hashes checked, bytecode c
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'setup: $(PYTHON) is older than 3.11; expected Python 3.11 or newer: make PYTHON=python3.12 …' >&2; exit 2; }
-	@echo 'setup: making .venv (about 7 GB; the first time downloads 3 GB)' >&2
+	@test -x $(BIN)/python || echo 'setup: making .venv (about 7 GB; the first time downloads 3 GB)' >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@awk '/^[a-z]/ { on = /^uv==/ } on' requirements.lock > .venv/uv.lock
 	@$(BIN)/python -m pip install --quiet --require-hashes --disable-pip-version-check -r .venv/uv.lock
