@@ -86,7 +86,8 @@ def test_every_figure_equals_that_of_scikit_learn(seed: int) -> None:
     assert found.headline["accuracy"].value == sklearn_metrics.accuracy_score(actual, predicted)
     top = sklearn_metrics.top_k_accuracy_score(actual, probabilities, k=3)
     assert found.headline["top_k_accuracy"].value == pytest.approx(top)
-    loss = sklearn_metrics.log_loss(actual, probabilities.astype(np.float64) / probabilities.sum(axis=1, keepdims=True))
+    exact = probabilities.astype(np.float64)
+    loss = sklearn_metrics.log_loss(actual, exact / exact.sum(axis=1, keepdims=True))
     assert found.headline["log_loss"].value == pytest.approx(loss, rel=1e-5)
     assert np.array_equal(found.confusion, sklearn_metrics.confusion_matrix(actual, predicted))
 

@@ -56,11 +56,11 @@ def test_drawing_leaves_no_figure_behind() -> None:
 
     confusion_png(np.eye(2, dtype=int), ["a", "b"])
     gc.collect()
-    before = sum(isinstance(item, Figure) for item in gc.get_objects())
+    before = sum(type(item) is Figure for item in gc.get_objects())
     for _ in range(3):
         confusion_png(np.eye(2, dtype=int), ["a", "b"])
     gc.collect()
-    assert sum(isinstance(item, Figure) for item in gc.get_objects()) <= before
+    assert sum(type(item) is Figure for item in gc.get_objects()) <= before
 
 
 def test_equal_counts_give_equal_bytes() -> None:

@@ -44,7 +44,8 @@ def test_an_error_in_the_block_ends_the_command_and_its_background_children(tmp_
     def fail_in_the_middle() -> None:
         with running(command, folder=tmp_path, environment=os.environ) as process:
             assert process.stdout
-            process.stdout.readline()
+            while process.stdout.readline() != "started\n":  # where there is no terminal, bash says so first
+                pass
             seen.extend([process.pid, len(members(process.pid))])
             raise RuntimeError("stop here")
 
