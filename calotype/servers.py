@@ -223,8 +223,14 @@ def _run(command: list[str], project: Project, environment: dict[str, str], fail
 
 
 def _wait(project: Project, supervisor: Supervisor, url: str, program: str) -> None:
+    started: set[int] = set()
+
     def answers() -> bool:
-        if supervisor.states().get(program) in FAILED:
+        state = supervisor.states().get(program)
+        if state == "RUNNING":
+            started.add(supervisor.pid(program))
+        # Started twice: it ended by itself, and supervisord tries again.
+        if state in FAILED or len(started - {0}) > 1:
             raise CalotypeError(
                 "\n".join([f"{program} did not start. logs/{program}.log ends:", *_tail(project, program)])
             )

@@ -59,8 +59,7 @@ def connect(project: Project) -> MlflowClient:
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     uri = project.tracking_uri
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
+    _point_at(uri)
     if uri.startswith("http"):
         _require_health(uri)
     elif uri == f"sqlite:///{project.mlruns / 'mlflow.db'}":
@@ -283,6 +282,18 @@ def _log_pt2(project: Project, run_id: str) -> None:
             pip_requirements=[f"{name}=={version(name)}" for name in ("mlflow", "torch", "numpy")],
             metadata={"classes": list(loaded.classes)},
         )
+
+
+def _point_at(uri: str) -> None:
+    """Point MLflow's fluent calls at a store, and leave the environment as it is.
+
+    MLflow exports the address it is given: later calls would take it for the user's own MLFLOW_TRACKING_URI.
+    """
+    named = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    if named is None:
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
 def _require_health(uri: str) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 from calotype.console import say
 from calotype.errors import CalotypeError
+
+REMOTE_URL = re.compile(r"remote\..+\.url")
 
 
 def push(root: Path) -> str:
@@ -25,10 +28,11 @@ def push(root: Path) -> str:
     """
     if not (root / ".dvc").is_dir():
         return "no DVC repository here: data and model stay on this machine. Run `dvc init`"
-    remotes = [line.split()[0] for line in _dvc(root, "remote", "list").stdout.splitlines() if line.strip()]
+    settings = dict(line.split("=", 1) for line in _dvc(root, "config", "--list").stdout.splitlines() if "=" in line)
+    remotes = [key.removeprefix("remote.").removesuffix(".url") for key in settings if REMOTE_URL.fullmatch(key)]
     if not remotes:
         return "no DVC remote is configured: data and model stay on this machine. Run `dvc remote add -d NAME URL`"
-    default = _dvc(root, "config", "core.remote").stdout.strip()
+    default = settings.get("core.remote")
     if not default:
         return f"no default among the DVC remotes {', '.join(remotes)}: nothing pushed. Run `dvc remote default NAME`"
     say("register", f"pushing data and model to the DVC remote {default}")
