@@ -13,6 +13,8 @@ export PREFECT_HOME := $(CURDIR)/.prefect
 unexport PYTHONDONTWRITEBYTECODE
 
 BIN := .venv/bin
+# Two processes share out the test files, the slow ones first (tests/conftest.py).
+SHARED := -n 2 --dist loadfile --no-loadscope-reorder
 READY := .venv/ready
 
 help: ## List the targets
@@ -34,10 +36,10 @@ demo: $(READY) ## The whole line on DATA: digits (default), fashion-mnist, or a 
 	@$(BIN)/calotype demo "$(DATA)"
 
 test: $(READY) ## All tests but those of pages: fast and slow tiers
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not browser'
+	$(BIN)/python -m pytest $(SHARED) -m 'not browser'
 
 test-fast: $(READY) ## The tests to run before each commit, in less than 3 minutes
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow and not browser'
+	$(BIN)/python -m pytest $(SHARED) -m 'not slow and not browser'
 
 test-browser: $(READY) ## Open the pages in headless Chromium
 	$(BIN)/python -m pytest -m browser

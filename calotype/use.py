@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from calotype import params as parameters
 from calotype.errors import DataError
 from calotype.fetch import SETS, fetch
@@ -18,6 +20,9 @@ from calotype.project import Project
 from calotype.sources import open_source
 from calotype.sources.listing import TABLE_SUFFIXES
 from calotype.sources.probe import Facts, describe, look
+
+LARGEST_THREADS = 16
+"""Threads of a training on a CPU: more than this rarely pay, and tiny images do not pay for more than two."""
 
 NATIVE = (8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64)
 """Sizes in which small images are used as they are."""
@@ -79,6 +84,7 @@ def recipe(facts: Facts, in_force: parameters.Params) -> dict[str, Any]:
         "train.epochs": max(10, min(60 if is_photographs else 30, 840_000 // max(training, 1))),
         "train.batch_size": 64 if training < 5_000 else 128 if is_small_set else 256,
         "train.lr": 0.003,
+        "train.threads": 2 if size <= 16 else max(2, min(LARGEST_THREADS, psutil.cpu_count(logical=False) or 2)),
         "train.class_weights": "balanced" if largest > 4 * smallest else "none",
         "augment.flip": 0.0 if is_writing else 0.5,
         "augment.translate": 0.1,

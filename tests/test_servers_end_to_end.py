@@ -19,7 +19,7 @@ from calotype.project import Project
 from calotype.supervisor import Supervisor
 from tests.conftest import environment, make_dvc_project, run
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("servers"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 class Servers:

@@ -1,0 +1,1 @@
+"""Benchmarks: each prints its figures and keeps none in the tests."""
