@@ -16,7 +16,7 @@ from flows.training import training
 from tasks import artifacts
 from tasks.stages import StageError, run_stage
 
-pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.xdist_group("prefect")]
+pytestmark = pytest.mark.usefixtures("prefect_server")
 
 FAILING = """\
 stages:
