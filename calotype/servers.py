@@ -132,6 +132,8 @@ def environment_for(project: Project, prefect_api: str | None = None) -> dict[st
         "CALOTYPE_MLFLOW_ARTIFACTS": (project.mlruns / "artifacts").as_uri(),
         "PATH": os.pathsep.join([str(here), os.environ.get("PATH", os.defpath)]),
         "PREFECT_HOME": str(project.root / ".prefect"),
+        # Prefect's workers share /tmp/runner_storage, which belongs to the first user of the machine who started one.
+        "TMPDIR": str(project.services / "tmp"),
         # The worker's runs start in a temporary folder; the code is the checkout's.
         "PYTHONPATH": os.pathsep.join(filter(None, [str(project.root), os.environ.get("PYTHONPATH")])),
     }
@@ -146,6 +148,7 @@ def environment_for(project: Project, prefect_api: str | None = None) -> dict[st
 
 def _start(project: Project, supervisor: Supervisor, addresses: dict[str, str]) -> None:
     (project.root / "logs").mkdir(exist_ok=True)
+    (project.services / "tmp").mkdir(exist_ok=True)
     environment = environment_for(project, addresses["prefect"] + "/api")
     supervisor.start(_programs(addresses), environment)
     write_json(project.services / "addresses.json", addresses)

@@ -100,9 +100,11 @@ def make_dvc_project(root: Path) -> Project:
     shutil.copy(REPOSITORY / ".dvcignore", root)
     for command in (
         ["git", "init", "-q"],
+        ["git", "config", "user.name", "Test"],
+        ["git", "config", "user.email", "test@example.org"],
         [sys.executable, "-m", "dvc", "init", "-q"],
         ["git", "add", "-A"],
-        ["git", "-c", "user.name=Test", "-c", "user.email=test@example.org", "commit", "-qm", "Start"],
+        ["git", "commit", "-qm", "Start"],
     ):
         subprocess.run(command, cwd=root, check=True, capture_output=True, env=environment(made))
     shutil.copy(REPOSITORY / ".dvc" / "config", root / ".dvc" / "config")
