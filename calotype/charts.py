@@ -21,7 +21,7 @@ DRAWN_CLASSES = 30
 """Up to so many classes the confusion matrix is drawn with names and counts, beyond as a picture."""
 
 WIDTH, HEIGHT = 340, 220
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 36
+LEFT, RIGHT, TOP, BOTTOM = 56, 10, 10, 36
 
 
 def lines(history: Sequence[Mapping[str, Any]], series: Mapping[str, str], title: str) -> str:

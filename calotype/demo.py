@@ -43,18 +43,16 @@ def run(project: Project, source: str) -> str:
 
     registered = _step("calotype register", lambda: registry.register(project, params))
     say("demo", registered.summary())
-    decision = _step("calotype promote", lambda: registry.promote(project, params))
-    say("demo", decision.summary())
+    title = f"{registered.name} version {registered.version} is the champion already"
+    if registered.alias != registry.CHAMPION:
+        title = _step("calotype promote", lambda: registry.promote(project, params)).summary()
     inbox = project.relative(project.inbox)
-    say(
-        "demo",
-        _step(f"calotype sample {INBOX_IMAGES} --to {inbox}", lambda: sample(project, INBOX_IMAGES, project.inbox)),
-    )
+    _step(f"calotype sample {INBOX_IMAGES} --to {inbox}", lambda: sample(project, INBOX_IMAGES, project.inbox))
     batch = _step(
         "batch prediction of the inbox",
         lambda: prediction.predict_inbox(project, params, inbox=project.inbox, dry_run=False),
     )
-    return "\n".join([_accuracy(project), decision.summary(), batch.summary(), "", _next_commands(project)])
+    return "\n".join(["", _accuracy(project), title, batch.summary(), "", _next_commands(project)])
 
 
 def _step(command: str, act: Callable[[], Result]) -> Result:
@@ -81,9 +79,9 @@ def _next_commands(project: Project) -> str:
     report = project.relative(project.reports / "report.html")
     return "\n".join(
         [
-            "Next:",
-            f"  open {report:<24} every figure, and the mistakes as pictures",
-            "  make ui                       compare runs in MLflow",
-            "  make up                       schedules, and both servers",
+            f"The report is {report}: every figure, and the mistakes as pictures. Next:",
+            "  make ui            compare runs in MLflow",
+            "  make up            both servers, and the schedules",
+            f"  .venv/bin/calotype predict {project.relative(project.inbox)} --to predictions.csv",
         ]
     )

@@ -9,6 +9,9 @@ from pathlib import Path
 RECORDED = ("params.yaml", "dvc.yaml", "dvc.lock", "reports/metrics.json")
 """What belongs in git after a training."""
 
+NOT_OUTPUTS = (".", ":(exclude)dvc.lock", ":(exclude)reports")
+"""What a change of makes a commit dirty: all but what the line itself writes while it runs."""
+
 LARGEST_DIFF = 1_000_000
 """Characters of a diff that are kept."""
 
@@ -27,8 +30,8 @@ def read(root: Path) -> GitState:
     commit = _git(root, "rev-parse", "HEAD")
     if not commit:
         return GitState("", False, "")
-    dirty = bool(_git(root, "status", "--porcelain"))
-    diff = _git(root, "diff", "HEAD") if dirty else ""
+    dirty = bool(_git(root, "status", "--porcelain", "--", *NOT_OUTPUTS))
+    diff = _git(root, "diff", "HEAD", "--", *NOT_OUTPUTS) if dirty else ""
     return GitState(commit.strip(), dirty, diff[:LARGEST_DIFF])
 
 

@@ -33,6 +33,8 @@ def check_output(to: Path) -> None:
         raise UsageError(f"--to {to}: found the suffix {to.suffix or 'none'!r}; expected one of {known}.")
     if to.is_dir():
         raise UsageError(f"--to {to}: found a folder; expected the name of a file. Name a file inside it.")
+    if not to.absolute().parent.is_dir():
+        raise UsageError(f"--to {to}: its folder does not exist; expected one that does. Make it, or correct the path.")
 
 
 def write(batches: Batches, schema: pa.Schema, to: Path) -> None:

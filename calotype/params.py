@@ -146,8 +146,9 @@ def load(path: Path) -> Params:
     try:
         return Params.model_validate(_plain(document))
     except ValidationError as error:
-        lines = [_explain(path, document, detail) for detail in error.errors(include_url=False)]
-        raise ParamsError("\n".join(lines)) from error
+        details = _without_twins(error.errors(include_url=False))
+        details.sort(key=lambda detail: _line(document, detail["loc"]) or 0)
+        raise ParamsError("\n".join(_explain(path, document, detail) for detail in details)) from error
 
 
 def read_yaml(path: Path) -> CommentedMap:
@@ -213,7 +214,8 @@ def _plain(value: Any) -> Any:
 
 def _explain(path: Path, document: CommentedMap, detail: ErrorDetails) -> str:
     key = ".".join(str(part) for part in detail["loc"])
-    where = f"{path.name}{_line(document, detail['loc'])}: {key}"
+    line = _line(document, detail["loc"])
+    where = f"{path.name}:{line}: {key}" if line else f"{path.name}: {key}"
     if detail["type"] == "missing":
         return f"{where}: missing; add the line below to {path.name}\n{_line_to_add(detail['loc'])}"
     if detail["type"] == "extra_forbidden":
@@ -223,7 +225,14 @@ def _explain(path: Path, document: CommentedMap, detail: ErrorDetails) -> str:
     return f"{where}: found {_show(detail['input'])}; expected {_allowed(detail)}."
 
 
-def _line(document: CommentedMap, location: tuple[int | str, ...]) -> str:
+def _without_twins(details: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Leave out a key that is missing because it stands there misspelt: the misspelt one names it."""
+    unknown = [".".join(map(str, detail["loc"])) for detail in details if detail["type"] == "extra_forbidden"]
+    meant = {_close(key) for key in unknown}
+    return [d for d in details if d["type"] != "missing" or ".".join(map(str, d["loc"])) not in meant]
+
+
+def _line(document: CommentedMap, location: tuple[int | str, ...]) -> int | None:
     node: Any = document
     line = None
     for part in location:
@@ -231,7 +240,7 @@ def _line(document: CommentedMap, location: tuple[int | str, ...]) -> str:
             break
         line = node.lc.key(part)[0] + 1
         node = node[part]
-    return f":{line}" if line else ""
+    return line
 
 
 def _line_to_add(location: tuple[int | str, ...]) -> str:
@@ -263,12 +272,17 @@ def known_keys() -> list[str]:
 
 
 def _nearest(key: str) -> str:
+    close = _close(key)
+    return f"Did you mean `{close}`?" if close else ""
+
+
+def _close(key: str) -> str | None:
     known = known_keys()
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     if not close:
         last = key.rpartition(".")[2]
         close = [name for name in known if name.rpartition(".")[2] == last][:1]
-    return f"Did you mean `{close[0]}`?" if close else ""
+    return close[0] if close else None
 
 
 def _allowed(detail: ErrorDetails) -> str:

@@ -36,8 +36,8 @@ def edit(text: str, values: dict[str, Any]) -> str:
     if missing:
         raise ParamsError(f"params.yaml: {', '.join(missing)}: missing. Add what `calotype params` prints.")
     after = text
-    for key in sorted(expected, key=lambda key: nodes[key].start_mark.index, reverse=True):
-        after = _replace(after, nodes[key], expected[key])
+    for key in sorted(expected, key=lambda key: nodes[key][1].start_mark.index, reverse=True):
+        after = _replace(after, *nodes[key], expected[key])
     for key, value in expected.items():
         _set(before, key, value)
     if not _reads_as(after, before):
@@ -45,10 +45,15 @@ def edit(text: str, values: dict[str, Any]) -> str:
     return after
 
 
-def _replace(text: str, node: Node, value: Any) -> str:
+def _replace(text: str, key: Node, node: Node, value: Any) -> str:
     start, end = node.start_mark.index, _end(node)
     new = _yaml(value)
     rest, newline, below = text[end:].partition("\n")
+    between = text[key.end_mark.index + 1 : start]
+    if "\n" in between:
+        # A block list, as `dvc exp run -S` writes one: it goes back behind its key, where its comment still stands.
+        start, new = key.end_mark.index + 1, f" {new}"
+        rest = "  ".join(filter(None, [between.partition("\n")[0].strip(), rest.strip()]))
     if rest.lstrip().startswith("#"):
         line = text[:start].rpartition("\n")[2] + new
         rest = " " * max(_comment_column(text) - len(line), 2) + rest.lstrip()
@@ -69,13 +74,16 @@ def _end(node: Node) -> int:
     return int(node.end_mark.index)
 
 
-def _nodes(root: Any) -> dict[str, Node]:
-    nodes: dict[str, Node] = {}
+def _nodes(root: Any) -> dict[str, tuple[Node, Node]]:
+    """Full key → the nodes of its key and of its value."""
+    nodes: dict[str, tuple[Node, Node]] = {}
     for key, value in root.value:
-        nodes[key.value] = value
+        nodes[key.value] = (key, value)
         if isinstance(value, MappingNode):
             nodes |= {
-                f"{key.value}.{inner.value}": node for inner, node in value.value if isinstance(inner, ScalarNode)
+                f"{key.value}.{inner.value}": (inner, node)
+                for inner, node in value.value
+                if isinstance(inner, ScalarNode)
             }
     return nodes
 

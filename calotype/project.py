@@ -31,6 +31,8 @@ class Project:
                 return cls(folder)
             if named:
                 break
+        if (start / "dvc.yaml").is_file():
+            raise UsageError(f"{start}: params.yaml is missing. Restore it, say by `git checkout params.yaml`.")
         where = "CALOTYPE_ROOT names" if named else "no folder upwards of"
         raise UsageError(
             f"{where} {start}: expected a folder that holds params.yaml and dvc.yaml. Change into the project's folder."

@@ -245,6 +245,7 @@ def _tags(record: RunRecord) -> dict[str, str]:
     environment = record.environment
     tags = {
         KEY_TAG: record.key,
+        "mlflow.runName": f"{record.params['network.name']}-{record.params['image.size']}px-{record.key[:6]}",
         "mlflow.source.name": "dvc repro train",
         "mlflow.source.type": "LOCAL",
         "calotype.git_dirty": str(environment.get("git_dirty", False)).lower(),

@@ -139,7 +139,8 @@ def describe(facts: Facts) -> Iterator[tuple[str, str]]:
     if facts.unreadable[0]:
         yield "unreadable", f"{facts.unreadable[0]} of those looked at, first {facts.unreadable[1]}"
     if facts.empty_classes:
-        yield "empty", ", ".join(facts.empty_classes[:12]) + ": ingest will refuse; fill or remove them"
+        empty = ", ".join(repr(name) for name in facts.empty_classes[:12])
+        yield "empty", f"class folders {empty} hold no image: ingest will refuse; fill or remove them"
 
 
 KINDS = {

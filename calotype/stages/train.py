@@ -65,7 +65,11 @@ def run(params: Params, project: Project) -> None:
     trainer = _trainer(params, project, data, device)
     record = _record(params, project, data, state, names["run_key"], device)
     with _mlflow_run(project, record) as run_id:
-        _train(trainer, state, project, key, names, run_id)
+        try:
+            _train(trainer, state, project, key, names, run_id)
+        except KeyboardInterrupt:
+            say("train", f"interrupted after epoch {state.next_epoch}: `dvc repro` goes on from there")
+            raise
         _finish(params, project, data, state, record, run_id)
     _checkpoint(project).unlink(missing_ok=True)
 

@@ -52,3 +52,14 @@ def test_the_line_to_type_names_what_changed_and_works(tmp_path: Path) -> None:
 
 def test_without_git_there_is_no_line(tmp_path: Path) -> None:
     assert git_state.commit_line(tmp_path, "x") == ""
+
+
+def test_what_the_line_itself_writes_does_not_make_a_commit_dirty(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q")
+    (tmp_path / "a").write_text("one\n")
+    git(tmp_path, "add", "a")
+    git(tmp_path, "commit", "-qm", "Start")
+    (tmp_path / "dvc.lock").write_text("new\n")
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports" / "metrics.json").write_text("{}")
+    assert not git_state.read(tmp_path).dirty

@@ -52,7 +52,7 @@ def test_all_problems_are_reported_at_once_with_their_lines(tmp_path: Path) -> N
 
 def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path) -> None:
     found = problems(tmp_path, TEXT.replace("batch_size: 64", "batchsize: 64"))
-    assert "train.batchsize: unknown key. Did you mean `train.batch_size`?" in found
+    assert found == "params.yaml:30: train.batchsize: unknown key. Did you mean `train.batch_size`?"
 
 
 def test_a_missing_key_prints_the_line_to_add_which_mends_it(tmp_path: Path) -> None:
@@ -62,6 +62,15 @@ def test_a_missing_key_prints_the_line_to_add_which_mends_it(tmp_path: Path) -> 
     added = found.split("\n", 1)[1]
     (tmp_path / "params.yaml").write_text(without + "\n" + added + "\n", encoding="utf-8")
     assert params.load(tmp_path / "params.yaml").promote.min_margin == 0.0
+
+
+def test_problems_come_in_the_order_of_the_file(tmp_path: Path) -> None:
+    found = problems(
+        tmp_path, TEXT.replace("seed: 0", "seed: x").replace("size: 8 ", "size: 2 ").replace("lr: 0", "rl: 0")
+    )
+    lines = [int(line.split(":")[1]) for line in found.splitlines() if line.startswith("params.yaml:")]
+    assert lines == sorted(lines)
+    assert len(lines) == 3
 
 
 def test_fractions_that_leave_no_training_set_are_refused(tmp_path: Path) -> None:

@@ -60,3 +60,17 @@ def test_anchors_are_refused_rather_than_edited_elsewhere() -> None:
 def test_any_text_reads_back_as_it_was(value: str) -> None:
     after = edit(TEXT, {"ingest.source": value})
     assert YAML(typ="safe").load(after)["ingest"]["source"] == value
+
+
+def test_a_block_list_goes_back_behind_its_key() -> None:
+    """`dvc exp run -S` writes params.yaml anew, its lists as blocks."""
+    text = (
+        "network:\n  widths:                     # channels\n  - 32\n  - 64\n  convs: 2                    # each\n"
+        "  hidden:\n    - 128\n  dropout: 0.2\n"
+    )
+    changed = edit(text, {"network.widths": [16, 64], "network.hidden": [7]})
+    assert changed == (
+        "network:\n  widths: [16, 64]            # channels\n  convs: 2                    # each\n"
+        "  hidden: [7]\n  dropout: 0.2\n"
+    )
+    assert edit(text, {"network.widths": [32, 64]}) == text

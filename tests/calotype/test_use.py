@@ -76,7 +76,7 @@ def test_what_was_seen_is_printed(fresh: Project, tmp_path: Path, capsys: pytest
         "  colour     colour",
         "  left out   1 system litter",
         "  unreadable 1 of those looked at, first oak/bad.png: ",
-        "  empty      elm: ingest will refuse",
+        "  empty      class folders 'elm' hold no image: ingest will refuse",
     ):
         assert line in seen
 
