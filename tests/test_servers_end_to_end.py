@@ -111,12 +111,17 @@ def test_pictures_of_the_inbox_are_predicted_once(servers: Servers) -> None:
 
 
 def test_a_second_up_says_what_runs_and_changes_nothing(servers: Servers) -> None:
-    before = {process.pid for process in Supervisor(servers.project.services).marked()}
+    supervisor = Supervisor(servers.project.services)
+
+    def pids() -> list[int]:
+        return [supervisor.pid(name) for name in ("prefect", "mlflow", "worker")]
+
+    before = pids()
     again = run(servers.project, "calotype", "up")
     assert again.returncode == 0
     assert "runs already: mlflow running, prefect running, worker running" in again.stderr
     assert [servers.prefect, servers.mlflow] == re.findall(r"http://\S+", again.stdout)
-    assert before <= {process.pid for process in Supervisor(servers.project.services).marked()}
+    assert pids() == before
 
 
 def test_down_during_a_training_ends_its_stage_and_the_next_up_settles_what_was_cut_off(servers: Servers) -> None:
