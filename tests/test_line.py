@@ -38,6 +38,23 @@ def ran(output: str) -> list[str]:
     return [part.split("'")[0] for part in output.split("Running stage '")[1:]]
 
 
+def begin_training(project: Project) -> subprocess.Popen[str]:
+    """Start `dvc repro train` in a process group of its own; return when its first checkpoint is there."""
+    started = subprocess.Popen(
+        [sys.executable, "-m", "dvc", "repro", "train"],
+        cwd=project.root,
+        env=environment(project),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 240
+    while not (project.cache / "checkpoint.safetensors").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return started
+
+
 def test_nothing_changed_runs_the_scan_alone_and_changed_epochs_only_what_depends_on_them(line: Project) -> None:
     again = run(line, "dvc", "repro")
     assert again.returncode == 0, again.stderr
@@ -82,17 +99,7 @@ def test_a_killed_training_resumes_into_its_run_and_ends_with_the_same_weights(l
     undisturbed = Project(line.root.parent / "undisturbed")
     shutil.copytree(line.root, undisturbed.root, symlinks=True)
     checkpoint = line.cache / "checkpoint.safetensors"
-    started = subprocess.Popen(
-        [sys.executable, "-m", "dvc", "repro", "train"],
-        cwd=line.root,
-        env=environment(line),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 240
-    while not checkpoint.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    started = begin_training(line)
     os.killpg(started.pid, signal.SIGKILL)
     started.wait()
     assert checkpoint.exists()
@@ -119,12 +126,7 @@ def _assert_one_whole_run(project: Project) -> None:
 
 def test_a_terminated_training_closes_its_run_as_killed(line: Project) -> None:
     edit(line, "epochs: 2", "epochs: 400")
-    started = subprocess.Popen(
-        [sys.executable, "-m", "dvc", "repro", "train"], cwd=line.root, env=environment(line), start_new_session=True
-    )
-    deadline = time.monotonic() + 240
-    while not (line.cache / "checkpoint.safetensors").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    started = begin_training(line)
     os.killpg(started.pid, signal.SIGTERM)
     assert started.wait(60) != 0
     client = tracking.connect(line)
@@ -138,17 +140,7 @@ def test_a_terminated_training_closes_its_run_as_killed(line: Project) -> None:
 def test_parameters_edited_while_a_stage_runs_are_refused(line: Project) -> None:
     """DVC would write the new value into dvc.lock, beside a model trained with the old one."""
     edit(line, "epochs: 2", "epochs: 3")
-    started = subprocess.Popen(
-        [sys.executable, "-m", "dvc", "repro", "train"],
-        cwd=line.root,
-        env=environment(line),
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    )
-    deadline = time.monotonic() + 240
-    while not (line.cache / "checkpoint.safetensors").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    started = begin_training(line)
     edit(line, "lr: 0.003", "lr: 0.004")
     _, said = started.communicate(timeout=240)
     assert started.returncode != 0
