@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from prefect import task
@@ -21,9 +22,11 @@ def may_pass(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
     return not isinstance(state.data, UsageError | DataError)
 
 
-@task(
-    task_run_name="register", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=may_pass
-)
+verb = partial(task, cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=may_pass)
+"""A task that changes the registry: never cached, tried again where that can help."""
+
+
+@verb(task_run_name="register")
 def register_model() -> RegisteredVersion:
     """Make the trained model a version in the registry, with the alias challenger."""
     project = Project.find()
@@ -33,9 +36,7 @@ def register_model() -> RegisteredVersion:
     return version
 
 
-@task(
-    task_run_name="promote", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=may_pass
-)
+@verb(task_run_name="promote")
 def promote_model() -> Decision:
     """Score challenger and champion now; move the alias champion if the challenger earns it."""
     project = Project.find()
