@@ -33,6 +33,7 @@ class IngestParams(_Section):
     """Where the labelled images are, and how much may be wrong with them."""
 
     source: str = Field(min_length=1, examples=["data/raw/digits"])
+    corrections: str = Field(min_length=1, examples=["none"])
     min_per_class: Count = Field(examples=[10])
     max_reject_fraction: Probability = Field(examples=[0.01])
     max_megapixels: Positive = Field(examples=[100])
@@ -44,6 +45,7 @@ class SplitParams(_Section):
     val: Fraction = Field(gt=0, examples=[0.1])
     test: Fraction = Field(gt=0, examples=[0.2])
     salt: str = Field(examples=["calotype"])
+    on_leak: Literal["error", "move", "keep"] = Field(examples=["move"])
 
     @model_validator(mode="after")
     def _leave_a_training_set(self) -> Self:
@@ -105,12 +107,34 @@ class EvaluateParams(_Section):
 
     top_k: Count = Field(examples=[3])
     bootstrap: Annotated[int, Field(ge=100, le=100_000)] = Field(examples=[1000])
+    target_precision: Annotated[float, Field(gt=0, lt=1)] = Field(examples=[0.99])
+    slices: list[Annotated[str, Field(min_length=1)]] = Field(examples=[["drop"]])
+    robustness_images: Annotated[int, Field(ge=0)] = Field(examples=[1000])
+
+
+class AuditParams(_Section):
+    """How the labels of the training images are doubted."""
+
+    folds: Annotated[int, Field(ge=2, le=20)] = Field(examples=[4])
+    epochs: Count = Field(examples=[15])
 
 
 class PromoteParams(_Section):
     """What a challenger must show."""
 
+    metric: Literal["accuracy", "macro_f1", "macro_recall"] = Field(examples=["accuracy"])
     min_margin: Fraction = Field(examples=[0.0])
+    floor: Fraction = Field(examples=[0.5])
+    recall_tolerance: Fraction = Field(gt=0, examples=[0.05])
+    calibration_tolerance: Fraction = Field(examples=[0.05])
+    class_changes: Literal["refuse", "accept"] = Field(examples=["refuse"])
+    moved_alias: Literal["restore", "adopt"] = Field(examples=["restore"])
+
+
+class CardParams(_Section):
+    """What a model card says that no figure can."""
+
+    intended_use: str = Field(min_length=1, max_length=500, examples=["Classify images like those it was trained on."])
 
 
 class PredictParams(_Section):
@@ -130,8 +154,10 @@ class Params(_Section):
     train: TrainParams
     augment: AugmentParams
     evaluate: EvaluateParams
+    audit: AuditParams
     promote: PromoteParams
     predict: PredictParams
+    card: CardParams
 
 
 def load(path: Path) -> Params:

@@ -100,6 +100,12 @@ class Project:
         return self._place("CALOTYPE_PREDICT_OUTPUT", "data/predictions")
 
     @property
+    def ledger(self) -> str:
+        """The Delta table of promotions, a folder or a URL (``CALOTYPE_LEDGER``)."""
+        named = os.environ.get("CALOTYPE_LEDGER") or "mlruns/ledger"
+        return named if "://" in named else str(self.resolve(named))
+
+    @property
     def tracking_uri(self) -> str:
         """MLflow's address: ``MLFLOW_TRACKING_URI``, or the SQLite store under mlruns/."""
         return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.mlruns / 'mlflow.db'}"
@@ -119,6 +125,7 @@ class Project:
 PLACES = {
     "CALOTYPE_PREDICT_INBOX": "data/inbox",
     "CALOTYPE_PREDICT_OUTPUT": "data/predictions",
+    "CALOTYPE_LEDGER": "mlruns/ledger",
     "MLFLOW_TRACKING_URI": "sqlite under mlruns/",
     "PREFECT_API_URL": "a temporary server for each flow run",
 }

@@ -6,6 +6,7 @@ import difflib
 import os
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,8 @@ def recipe(facts: Facts, in_force: parameters.Params) -> dict[str, Any]:
         "network.convs": 2,
         "network.hidden": [128],
         "train.epochs": max(10, min(60 if is_photographs else 30, 840_000 // max(training, 1))),
+        "audit.epochs": max(5, min(20, 400_000 // max(training, 1))),
+        "card.intended_use": f"Tell {name_some(facts.classes)} apart, on images like those it was trained on.",
         "train.batch_size": 64 if training < 5_000 else 128 if is_small_set else 256,
         "train.lr": 0.003,
         "train.threads": 2 if size <= 16 else max(2, min(LARGEST_THREADS, psutil.cpu_count(logical=False) or 2)),
@@ -92,6 +95,14 @@ def recipe(facts: Facts, in_force: parameters.Params) -> dict[str, Any]:
         "augment.erase": 0.0,
         "evaluate.top_k": max(1, min(5 if len(facts.classes) >= 50 else 3, len(facts.classes) - 1)),
     }
+
+
+def name_some(classes: Iterable[str], shown: int = 4) -> str:
+    """``cat, dog and bird``; ``a, b, c, d and 6 more``."""
+    names = sorted(classes)
+    if len(names) > shown + 1:
+        return f"{', '.join(names[:shown])} and {len(names) - shown} more"
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
 
 
 def slug(path: Path) -> str:
