@@ -21,9 +21,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("*.whl"))
 
 
-def test_the_wheel_holds_the_three_packages_and_the_reports_template(wheel: Path) -> None:
+def test_the_wheel_holds_the_three_packages_and_the_templates_of_pages(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    assert {"calotype/report.html.j2", "calotype/py.typed", "flows/training.py", "tasks/stages.py"} <= set(names)
+    templates = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "calotype").rglob("*.j2")}
+    assert len(templates) >= 2
+    assert templates | {"calotype/py.typed", "flows/training.py", "tasks/stages.py"} <= set(names)
     assert not [name for name in names if name.startswith(("tests/", "data/", "mlruns/"))]
 
 

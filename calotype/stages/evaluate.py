@@ -15,7 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from calotype import bundle as bundles
-from calotype import dataset, git_state, metrics, plots, report
+from calotype import dataset, git_state, metrics, pages, plots, report
 from calotype.bundle import Bundle
 from calotype.console import say
 from calotype.errors import DataError
@@ -201,7 +201,7 @@ def _mistakes(project: Project, predictions: pl.DataFrame, max_megapixels: float
     data = dict(dataset.read_bytes(project.dataset, worst["image_id"].to_list()))
     mistakes = []
     for row in worst.iter_rows(named=True):
-        picture, is_small = report.picture(data[row["image_id"]], max_megapixels=max_megapixels)
+        picture, is_small = pages.picture(data[row["image_id"]], max_megapixels=max_megapixels)
         shown = report.Mistake(row["path"], row["label"], row["predicted"], row["confidence"], picture, is_small)
         mistakes.append(shown)
     return mistakes

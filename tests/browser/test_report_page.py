@@ -13,7 +13,8 @@ from PIL import Image
 from playwright.sync_api import Browser, Page
 
 from calotype.metrics import measure
-from calotype.report import Mistake, Report, picture, render
+from calotype.pages import picture
+from calotype.report import Mistake, Report, render
 
 pytestmark = pytest.mark.browser
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import re
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from calotype.metrics import Evaluation, measure
-from calotype.report import Mistake, Report, most_confused, picture, render
+from calotype.report import Mistake, Report, most_confused, render
 
 HOSTILE = "</title><script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
 HISTORY = [
@@ -175,26 +173,3 @@ def test_the_most_confused_pairs_come_most_images_first() -> None:
         ("dog", "eel", 1),
     ]
     assert pairs[0].share == pytest.approx(0.6)
-
-
-def encoded(size: tuple[int, int], mode: str = "RGB") -> bytes:
-    buffer = io.BytesIO()
-    pixels = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
-    Image.fromarray(pixels).convert(mode).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def test_a_small_picture_keeps_its_pixels() -> None:
-    data = encoded((28, 20), "L")
-    uri, is_small = picture(data, max_megapixels=1)
-    assert is_small
-    shown = Image.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/png;base64,"))))
-    assert np.array_equal(np.asarray(shown), np.asarray(Image.open(io.BytesIO(data))))
-
-
-def test_a_large_picture_shrinks_so_that_the_page_stays_light() -> None:
-    uri, is_small = picture(encoded((900, 600)), max_megapixels=1)
-    assert not is_small
-    shown = Image.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/jpeg;base64,"))))
-    assert shown.size == (192, 128)
-    assert len(uri) < 60_000
