@@ -21,6 +21,7 @@ def describe(root: Path, device: str, threads: int) -> dict[str, Any]:
         "git_commit": git.commit,
         "git_dirty": git.dirty,
         "git_diff": git.diff,
+        "git_diff_cut": git.cut,
         "device": device,
         "threads": threads,
         "processor_flags": list(processor_flags()),

@@ -16,6 +16,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from calotype.errors import CalotypeError
+from calotype.files import sha256_of
 from calotype.project import Project
 from calotype.run_record import RunRecord
 
@@ -164,11 +165,10 @@ def close_run(project: Project, run_id: str, status: str) -> None:
 
 
 def log_bundle(project: Project, run_id: str) -> None:
-    """Write the bundle, the inputs of DVC and a `pt2` model with its signature into a run."""
+    """Write the bundle and a `pt2` model with its signature into a run."""
     client = connect(project)
     for path in sorted(project.bundle.iterdir()):
         client.log_artifact(run_id, str(path), "bundle")
-    _log_inputs(project, client, run_id)
     _log_pt2(project, run_id)
 
 
@@ -207,7 +207,6 @@ def log_evaluation(project: Project, metrics: Mapping[str, float], artifacts: Ma
     for folder, paths in artifacts.items():
         for path in paths:
             client.log_artifact(run_id, str(path), folder)
-    _log_inputs(project, client, run_id)
     return run_id
 
 
@@ -218,14 +217,18 @@ def _log_start(project: Project, client: MlflowClient, run_id: str, record: RunR
     client.log_inputs(run_id, datasets=[_dataset_input(record)])
     if record.environment.get("git_diff"):
         client.log_text(run_id, record.environment["git_diff"], "inputs/git.diff")
-    client.log_dict(run_id, record.environment, "inputs/environment.json")
-    _log_inputs(project, client, run_id)
+    described = {name: value for name, value in record.environment.items() if name != "git_diff"}
+    client.log_dict(run_id, described, "inputs/environment.json")
+    _log_inputs(project, client, run_id, record)
 
 
-def _log_inputs(project: Project, client: MlflowClient, run_id: str) -> None:
-    for path in (project.params, project.dvc_yaml, project.root / "dvc.lock"):
-        if path.is_file():
-            client.log_artifact(run_id, str(path), "inputs")
+def _log_inputs(project: Project, client: MlflowClient, run_id: str, record: RunRecord) -> None:
+    """Keep what the training read, once, at its start: later the same files may speak of another training."""
+    inputs = [project.params, project.dvc_yaml, project.root / "dvc.lock", project.root / "requirements.lock"]
+    if project.splits.is_file() and sha256_of(project.splits) == record.dataset["splits_sha256"]:
+        inputs.append(project.splits)
+    for path in filter(Path.is_file, inputs):
+        client.log_artifact(run_id, str(path), "inputs")
 
 
 def _dataset_input(record: RunRecord) -> DatasetInput:
