@@ -68,7 +68,18 @@ def test_the_training_run_holds_everything(reproduced: Project) -> None:
     artifacts = {item.path for item in client.list_artifacts(run.info.run_id)}
     assert {"bundle", "inputs", "report", "plots"} <= artifacts
     inputs = {item.path for item in client.list_artifacts(run.info.run_id, "inputs")}
-    assert {"inputs/params.yaml", "inputs/dvc.yaml", "inputs/dvc.lock", "inputs/environment.json"} <= inputs
+    files = {"params.yaml", "dvc.yaml", "dvc.lock", "environment.json", "splits.parquet"}
+    assert {f"inputs/{name}" for name in files} <= inputs
+    kept = Path(client.download_artifacts(run.info.run_id, "inputs/splits.parquet"))
+    assert kept.read_bytes() == reproduced.splits.read_bytes()
+
+
+def test_splits_of_another_state_are_not_kept_with_a_run(trained_project: Project) -> None:
+    trained_project.splits.write_bytes(b"another split")
+    run_id = tracking.ensure_run(trained_project)
+    inputs = {item.path for item in tracking.connect(trained_project).list_artifacts(run_id, "inputs")}
+    assert "inputs/dvc.lock" in inputs
+    assert "inputs/splits.parquet" not in inputs
 
 
 def test_mlflows_own_loader_gives_the_same_probabilities(reproduced: Project) -> None:
