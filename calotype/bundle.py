@@ -21,7 +21,10 @@ from calotype.errors import DataError
 from calotype.files import read_json, replacing, sha256_of, write_json
 from calotype.params import ImageParams, NetworkParams
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE = (1, 2)
+"""Version 1 knew no `abstain_below`: its models always answer."""
+
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
 DIGESTS = "digests.json"
@@ -47,6 +50,8 @@ class Bundle:
         The network's state, by tensor name.
     trained_with
         Parameters and data digests of the training.
+    abstain_below
+        Answers of a lower confidence are withheld; 0: none, 1 or more: all.
     """
 
     network: NetworkParams
@@ -57,6 +62,7 @@ class Bundle:
     temperature: float
     weights: dict[str, torch.Tensor]
     trained_with: dict[str, Any]
+    abstain_below: float = 0.0
 
 
 def save(bundle: Bundle, folder: Path) -> None:
@@ -69,6 +75,7 @@ def save(bundle: Bundle, folder: Path) -> None:
         "mean": list(bundle.mean),
         "std": list(bundle.std),
         "temperature": bundle.temperature,
+        "abstain_below": bundle.abstain_below,
         "trained_with": bundle.trained_with,
     }
     with replacing(folder) as temporary:
@@ -91,7 +98,7 @@ def load(folder: Path) -> Bundle:
     contents = _verified(folder)
     description = json.loads(contents[DESCRIPTION])
     version = description.get("format_version")
-    if version != FORMAT_VERSION:
+    if version not in READABLE:
         raise DataError(f"{folder}: format_version is {version}; this calotype reads {FORMAT_VERSION}. Upgrade it.")
     try:
         return Bundle(
@@ -103,6 +110,7 @@ def load(folder: Path) -> Bundle:
             temperature=description["temperature"],
             weights=parse_weights(contents[WEIGHTS]),
             trained_with=description["trained_with"],
+            abstain_below=description["abstain_below"] if version > 1 else 0.0,
         )
     except (KeyError, ValidationError, SafetensorError) as error:
         raise DataError(f"{folder}: not a bundle of this format ({error}). Train again with `dvc repro`.") from error

@@ -77,8 +77,13 @@ class Probabilities(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
+        return torch.softmax(self.logits(images) / self.temperature, dim=1)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """What the network gives, float32 (N, K), before temperature and softmax."""
         normalised = (images.float() / 255 - self.mean) / self.std
-        return torch.softmax(self.network(normalised).float() / self.temperature, dim=1)
+        logits: Tensor = self.network(normalised).float()
+        return logits
 
 
 def build(network: NetworkParams, image: ImageParams, classes: int) -> nn.Module:

@@ -67,11 +67,11 @@ def test_a_missing_bundle_says_how_to_get_one(tmp_path: Path) -> None:
 
 def test_a_newer_format_is_refused_by_name(made: Bundle, tmp_path: Path) -> None:
     bundle.save(made, tmp_path / "m")
-    description = read_json(tmp_path / "m" / "model.json") | {"format_version": 2}
+    description = read_json(tmp_path / "m" / "model.json") | {"format_version": 3}
     write_json(tmp_path / "m" / "model.json", description)
     digests = read_json(tmp_path / "m" / "digests.json")
     write_json(tmp_path / "m" / "digests.json", digests | {"model.json": sha256_of(tmp_path / "m" / "model.json")})
-    with pytest.raises(DataError, match="format_version is 2"):
+    with pytest.raises(DataError, match="format_version is 3"):
         bundle.load(tmp_path / "m")
 
 
