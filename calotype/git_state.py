@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ NOT_OUTPUTS = (".", ":(exclude)dvc.lock", ":(exclude)reports", ":(exclude)audit/
 
 LARGEST_DIFF = 5_000_000
 """Characters of a diff that are kept."""
+
+DIFF_HEADER = re.compile(r'^diff --git "?a/(.+?)"? "?b/', re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,17 @@ def read(root: Path) -> GitState:
     if len(diff) > LARGEST_DIFF:
         problem = problem or f"{len(diff) / 1e6:.1f} MB long; {LARGEST_DIFF / 1e6:g} MB are kept"
     return GitState(commit, True, diff[:LARGEST_DIFF], problem)
+
+
+def subject(root: Path, commit: str) -> str | None:
+    """First line of a commit's message; None where this repository lacks the commit."""
+    done = _git(root, "log", "-1", "--format=%s%x00", f"{commit}^{{commit}}", "--")
+    return _text(done).strip().rstrip("\0") if done else None
+
+
+def files_of(diff: str) -> list[str]:
+    """Paths that a diff changes."""
+    return sorted(set(DIFF_HEADER.findall(diff)))
 
 
 def commit_line(root: Path, message: str) -> str:
@@ -118,7 +132,8 @@ def _diff(root: Path, environment: dict[str, str]) -> str:
     """HEAD against the scratch index; a text that is not UTF-8 makes all of it base 85, which loses nothing."""
     command = ("diff-index", "--cached", "--patch", "--binary", "--no-ext-diff", "--no-textconv", "HEAD")
     try:
-        return _git(root, *command, "--", *NOT_OUTPUTS, environment=environment).decode()
+        names = ("-c", "core.quotePath=false")
+        return _git(root, *names, *command, "--", *NOT_OUTPUTS, environment=environment).decode()
     except UnicodeDecodeError:
         attributes = Path(environment["GIT_INDEX_FILE"]).with_name("attributes")
         attributes.write_text("* -diff\n", encoding="utf-8")
