@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -10,13 +11,17 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import polars as pl
 import pytest
 from hypothesis import settings
 
+from calotype import dataset, shards
+from calotype.decode import examine
+from calotype.files import sha256_of, write_json
 from calotype.project import Project
 
 REPOSITORY = Path(__file__).parents[1]
-CODE = ("calotype", "flows", "tasks", "bin", "dvc.yaml", "params.yaml", "prefect.yaml", "pyproject.toml")
+CODE = ("calotype", "flows", "tasks", "bin", "audit", "dvc.yaml", "params.yaml", "prefect.yaml", "pyproject.toml")
 SMALL = {
     "epochs: 30": "epochs: 2",
     "min_per_class: 10": "min_per_class: 5",
@@ -143,3 +148,31 @@ def run(project: Project, *command: str, timeout: float = 240, **more: str) -> s
         timeout=timeout,
         check=False,
     )
+
+
+@pytest.fixture
+def write_dataset(project: Project) -> Callable[[list[dict[str, object]]], pl.DataFrame]:
+    """A function that packs images into data/dataset/ as ingest does, each a mapping with ``data`` and any columns."""
+
+    def write(images: list[dict[str, object]]) -> pl.DataFrame:
+        project.dataset.mkdir(parents=True)
+        writer = shards.Writer(project.dataset)
+        rows = []
+        for image in images:
+            data = bytes(image["data"])  # type: ignore[call-overload]
+            image_id = hashlib.sha256(data).hexdigest()
+            facts = examine(data, max_megapixels=100)[1]._asdict()
+            number = writer.add(image_id, data, facts["format"])
+            known = {"image_id": image_id, "bytes": len(data), "drop": 1, "shard": shards.name_of(1, number)}
+            rows.append({"label": "x", "twins": [], "path": image_id} | facts | known | image)
+        writer.close()
+        for number, path in enumerate(writer.paths):
+            path.rename(project.dataset / shards.name_of(1, number))
+        manifest = pl.DataFrame(rows, schema=dataset.MANIFEST_SCHEMA).sort("image_id")
+        manifest.write_parquet(project.dataset / dataset.MANIFEST)
+        digests = {path.name: sha256_of(path) for path in sorted(project.dataset.iterdir())}
+        content = {"format_version": dataset.FORMAT_VERSION, "files": digests, "digest": dataset.digest_over(digests)}
+        write_json(project.dataset / dataset.DIGESTS, content)
+        return manifest
+
+    return write

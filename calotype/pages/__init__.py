@@ -15,6 +15,8 @@ from calotype.decode import decode
 SMALL = 64
 """Up to so many pixels of its longer side a picture keeps its own pixels, which a page enlarges."""
 
+LONGEST_NAME = 120
+
 SORT_SCRIPT = """
 for (const header of document.querySelectorAll('table.sortable th')) {
   const button = document.createElement('button');
@@ -39,7 +41,7 @@ def render(template: str, /, **values: object) -> str:
     """A page as HTML text.
 
     Every value is escaped, but for ``markupsafe.Markup``. A name that the template uses and ``values`` lacks is an
-    error. Filters: ``number`` (``1,797``) and ``percent`` (a share, ``98.3 %``).
+    error. Filters: ``number`` (``1,797``), ``percent`` (a share, ``98.3 %``), ``short`` (a name, shortened).
 
     Parameters
     ----------
@@ -59,9 +61,15 @@ def render(template: str, /, **values: object) -> str:
         lstrip_blocks=True,
     )
     environment.filters["number"] = lambda value: f"{value:,}"
+    environment.filters["short"] = shorten
     environment.filters["percent"] = lambda share: f"{share * 100:.1f}\u00a0%"
     digest = base64.b64encode(hashlib.sha256(SORT_SCRIPT.encode()).digest()).decode()
     return environment.get_template(template).render(script=Markup(SORT_SCRIPT), script_digest=digest, **values)
+
+
+def shorten(name: str, longest: int = LONGEST_NAME) -> str:
+    """A name for a page: the middle of a long one is left out."""
+    return name if len(name) <= longest else f"{name[: longest // 2]}…{name[-longest // 2 :]}"
 
 
 def picture(data: bytes, *, max_megapixels: float, side: int = 192) -> tuple[str, bool]:
