@@ -1,60 +1,48 @@
-"""The gate: may the challenger take the champion's place? A pure decision from answers to one test split."""
+"""The gate: may the challenger take the champion's place? A pure decision from test predictions and rules.
+
+``pairing`` finds the images on which the models can be compared, ``evidence`` computes every figure, and here the
+rules of params.yaml turn them into a verdict:
+
+- *reject*: the challenger breaks something that no lead makes up for;
+- *promote*: nothing is broken, and a lead is shown: its interval lies above the margin, and chance does not explain it;
+- *hold*: nothing is broken, and no lead is shown.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
+from calotype.evidence import ClassFigures, Difference, Evidence, weigh
+from calotype.pairing import LoadCheck, Predictions, Rules, describe_changes, pair
+from calotype.split_digest import split_digest
 
-Probabilities = npt.NDArray[np.floating[Any]]
-Labels = npt.NDArray[np.integer[Any]]
+__all__ = [
+    "Decision",
+    "Evidence",
+    "LoadCheck",
+    "Predictions",
+    "Rules",
+    "decide",
+    "nothing_to_promote",
+    "split_digest",
+]
 
-
-@dataclass(frozen=True)
-class Rules:
-    """What a challenger must show."""
-
-    min_margin: float
-
-
-@dataclass(frozen=True)
-class Answers:
-    """One model's class probabilities (N, K) for the test images, and the name to call the model by."""
-
-    model: str
-    probabilities: Probabilities
-
-
-@dataclass(frozen=True)
-class Score:
-    """How many of the test images a model got right; an answer that is no number counts as wrong."""
-
-    model: str
-    correct: int
-    accuracy: float
-    not_finite: int
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """The figures behind a decision, all from the same ``images`` test images."""
-
-    images: int
-    challenger: Score
-    champion: Score | None
-    majority_correct: int
-    majority_accuracy: float
-    min_margin: float
+Verdict = Literal["promote", "hold", "reject"]
+FORMAT_VERSION = 2
+MOST_NAMES = 20
+"""Classes that a line names; the evidence names all."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What the gate says, why, and from which figures."""
+    """What the gate says, why, the deciding reason first, and from which figures."""
 
-    verdict: Literal["promote", "hold"]
+    verdict: Verdict
     reasons: tuple[str, ...]
     evidence: Evidence | None = None
 
@@ -67,8 +55,18 @@ class Decision:
         return "\n".join([f"{self.verdict}: {self.reasons[0]}", *(f"  {reason}" for reason in self.reasons[1:])])
 
     def as_json(self) -> dict[str, Any]:
-        """The decision as plain values, for the record."""
-        return {"format_version": 1, **asdict(self), "reasons": list(self.reasons)}
+        """The decision as plain values, keys sorted; null where a figure is no number."""
+        plain: dict[str, Any] = json.loads(self._canonical())
+        return plain
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the decision, evidence included, in hexadecimal."""
+        return hashlib.sha256(self._canonical().encode()).hexdigest()
+
+    def _canonical(self) -> str:
+        values = _plain({"format_version": FORMAT_VERSION, **asdict(self)})
+        return json.dumps(values, sort_keys=True, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
 
 
 def nothing_to_promote(reason: str) -> Decision:
@@ -76,76 +74,155 @@ def nothing_to_promote(reason: str) -> Decision:
     return Decision("hold", (f"there is nothing to promote: {reason}",))
 
 
-def decide(challenger: Answers, champion: Answers | None, labels: Labels, rules: Rules) -> Decision:
-    """Promote a challenger whose accuracy is higher than its rival's by more than the margin.
+def decide(
+    challenger: Predictions, champion: Predictions | None, rules: Rules, load_check: LoadCheck | None = None
+) -> Decision:
+    """Weigh the challenger against the champion, or against the floors alone where there is none.
 
     Parameters
     ----------
-    challenger
-        Its probabilities (N, K).
-    champion
-        The champion's probabilities for the same images and classes, or None where there is no champion: then the
-        rival is whoever always answers the commonest class.
-    labels
-        True classes (N,), as indices into the models' common class list.
+    challenger, champion
+        Their answers to today's test split, both to the same images in the same order.
     rules
-        The margin by which the challenger must be ahead.
+        What params.yaml asks of a challenger.
+    load_check
+        What came of loading the challenger in a fresh process; None if that was not tried.
 
     Raises
     ------
-    ValueError
-        If the shapes do not belong together, or there is no image.
+    DataError
+        If the answers cannot be compared: see `pairing.pair`.
     """
-    evidence = _weigh(challenger, champion, labels, rules)
-    name, rival = challenger.model, champion.model if champion else None
+    evidence = weigh(pair(challenger, champion, rules), rules, load_check)
+    faults = list(_faults(evidence))
+    facts = list(_facts(evidence))
+    if faults:
+        return Decision("reject", (*faults, *facts), evidence)
+    verdict, reason = _lead(evidence)
+    return Decision(verdict, (reason, *facts), evidence)
+
+
+def _lead(evidence: Evidence) -> tuple[Verdict, str]:
+    name, metric, rules = evidence.challenger.model, _word(evidence.rules.metric), evidence.rules
+    if evidence.champion is None or evidence.difference is None:
+        reached = f"{metric} {evidence.absolute.plain}, at least promote.floor {rules.floor:g}"
+        beaten = f"more than the {evidence.majority.value:.4f} of always answering {evidence.majority.label!r}"
+        return "promote", f"{name} is the first champion: {reached} and {beaten}"
+    rival, difference = evidence.champion.model, evidence.difference
+    ahead = f"{metric} {difference.metric.signed}"
+    if not difference.metric.low > rules.min_margin:
+        return "hold", f"{rival} stays the champion: {ahead}, not above promote.min_margin {rules.min_margin:g}"
+    if difference.swap_p > evidence.alpha:
+        chance = f"chance gives so large a difference in {difference.swap_p:.1%} of cases; at most {evidence.alpha:.0%}"
+        return "hold", f"{rival} stays the champion: {ahead}, but {chance} may be. The models differ on too few images"
+    return "promote", f"{name} takes the place of {rival}: {ahead}, above promote.min_margin {rules.min_margin:g}"
+
+
+def _faults(evidence: Evidence) -> Iterator[str]:
+    """What no lead makes up for, the gravest first."""
+    name, rules, metric = evidence.challenger.model, evidence.rules, _word(evidence.rules.metric)
+    reached = evidence.absolute
     if evidence.challenger.not_finite:
-        broken = f"{evidence.challenger.not_finite:,} of {evidence.images:,} test images"
-        return Decision("hold", (f"{name} answers NaN for {broken}. Train again with a lower `train.lr`.",), evidence)
-    ahead = evidence.challenger.correct - _rival_correct(evidence)
-    # Exact: 0.29 * 100 as floats is less than 29, and would let 29 of 100 pass as more than the margin.
-    if ahead > Fraction(repr(rules.min_margin)) * evidence.images:
-        place = f"in place of {rival}" if rival else "the first"
-        return Decision("promote", (f"{name} is the champion now, {place}", _comparison(evidence, "more")), evidence)
-    stays = f"{rival} stays the champion" if rival else f"{name} does not become the first champion"
-    return Decision("hold", (stays, _comparison(evidence, "not more")), evidence)
+        broken = f"{evidence.challenger.not_finite:,} of {evidence.excluded.test_images:,} test images"
+        yield f"{name} answers NaN or infinity for {broken}. Train again with a lower `train.lr`"
+    if evidence.load_check is not None and not evidence.load_check.passed:
+        yield f"{name} {_load_failure(evidence.load_check)}"
+    if not reached.value > evidence.majority.value:
+        constant = f"the {evidence.majority.value:.4f} of always answering {evidence.majority.label!r}"
+        yield f"{name} does not beat the commonest class: {metric} {reached.plain}, not more than {constant}"
+    if reached.value < rules.floor:
+        yield f"{name} is below the floor: {metric} {reached.plain}, less than promote.floor {rules.floor:g}"
+    if evidence.champion is None or evidence.difference is None:
+        return
+    difference = evidence.difference
+    if difference.metric.high < 0:
+        yield f"{name} is worse than {evidence.champion.model}: {metric} {difference.metric.signed}, wholly below 0"
+    yield from (_fall(row, rules) for row in evidence.classes if row.name in evidence.fell)
+    rise = difference.calibration_error
+    if rise is not None and rise.value > rules.calibration_tolerance:
+        limit = f"more than promote.calibration_tolerance {rules.calibration_tolerance:g}"
+        yield f"{name} is worse calibrated: expected calibration error {rise.signed}, {limit}"
 
 
-def _weigh(challenger: Answers, champion: Answers | None, labels: Labels, rules: Rules) -> Evidence:
-    if labels.ndim != 1 or not len(labels):
-        raise ValueError(f"labels have shape {labels.shape}; expected (N,) with at least one image")
-    if champion and champion.probabilities.shape != challenger.probabilities.shape:
-        shapes = f"{challenger.probabilities.shape} and {champion.probabilities.shape}"
-        raise ValueError(f"the answers have shapes {shapes}; expected the same images and classes")
-    majority = int(np.bincount(labels).max())
-    return Evidence(
-        images=len(labels),
-        challenger=_score(challenger, labels),
-        champion=_score(champion, labels) if champion else None,
-        majority_correct=majority,
-        majority_accuracy=majority / len(labels),
-        min_margin=rules.min_margin,
-    )
-
-
-def _score(answers: Answers, labels: Labels) -> Score:
-    if answers.probabilities.ndim != 2 or len(answers.probabilities) != len(labels):
-        shape = answers.probabilities.shape
-        raise ValueError(f"{answers.model}: answers of shape {shape}; expected ({len(labels)}, classes)")
-    finite = np.isfinite(answers.probabilities).all(axis=1)
-    correct = int(((answers.probabilities.argmax(axis=1) == labels) & finite).sum())
-    return Score(answers.model, correct, correct / len(labels), int((~finite).sum()))
-
-
-def _rival_correct(evidence: Evidence) -> int:
-    return evidence.champion.correct if evidence.champion else evidence.majority_correct
-
-
-def _comparison(evidence: Evidence, relation: str) -> str:
-    rival = "the champion's" if evidence.champion else "the commonest class's"
-    theirs = _rival_correct(evidence)
-    ours, images = evidence.challenger.correct, evidence.images
-    margin = f"{(ours - theirs) / images:+.4f}, {relation} than promote.min_margin {evidence.min_margin:g}"
+def _load_failure(check: LoadCheck) -> str:
+    if check.problem:
+        return f"fails in a fresh process: {check.problem}"
+    if not check.images:
+        return "was asked for no golden image in a fresh process; expected some. Run `dvc repro evaluate`"
     return (
-        f"accuracy {ours / images:.4f} ({ours:,} of {images:,} test images) against {rival} "
-        f"{theirs / images:.4f} ({theirs:,}): {margin}"
+        f"answers otherwise in a fresh process: {check.largest_difference:.2g} from the logged probabilities of "
+        f"{check.images} golden images, {check.tolerance:.2g} allowed"
     )
+
+
+def _fall(row: ClassFigures, rules: Rules) -> str:
+    test = row.against
+    assert test is not None
+    return (
+        f"recall of {row.name!r} fell from {test.champion.value:.4f} to {row.recall.value:.4f}, more than "
+        f"promote.recall_tolerance {rules.recall_tolerance:g} ({row.images:,} images, {test.lost:,} lost and "
+        f"{test.won:,} won, p {test.p_holm:.2g} by Holm)"
+    )
+
+
+def _facts(evidence: Evidence) -> Iterator[str]:
+    """What else a person wants to know, whatever the verdict."""
+    if evidence.difference is not None and evidence.champion is not None:
+        yield from _comparison(evidence, evidence.difference)
+        if evidence.champion.not_finite:
+            broken = f"{evidence.champion.not_finite:,} of {evidence.excluded.test_images:,} test images"
+            yield f"{evidence.champion.model} answers NaN or infinity for {broken}, which count as wrong"
+    if evidence.excluded.seen:
+        yield _left_out(evidence)
+    if evidence.class_changes.added or evidence.class_changes.removed:
+        others = f"{evidence.excluded.other_classes:,} images of other classes are left out"
+        yield f"classes changed: {evidence.challenger.model} {describe_changes(evidence.class_changes)}; {others}"
+    if evidence.underpowered:
+        tolerance = f"a fall in recall of {evidence.rules.recall_tolerance:g}"
+        names = _names(evidence, evidence.underpowered)
+        yield f"too few images to show {tolerance}, so these classes block nothing: {names}"
+    if evidence.blunt:
+        yield (
+            f"so many answers changed that a fall in recall of {evidence.rules.recall_tolerance:g} may go unseen in: "
+            f"{_names(evidence, evidence.blunt)}"
+        )
+
+
+def _comparison(evidence: Evidence, difference: Difference) -> Iterator[str]:
+    ours, theirs, metric = evidence.challenger, evidence.champion, evidence.rules.metric
+    assert theirs is not None
+    images = f"{evidence.images:,} test images"
+    if metric != "accuracy":
+        yield f"{_word(metric)} {ours.metric.plain} against {theirs.metric.plain} on {images}"
+    yield (
+        f"accuracy {ours.accuracy.plain} against {theirs.accuracy.plain} on {images}: {difference.won:,} won, "
+        f"{difference.lost:,} lost, McNemar's exact p {difference.mcnemar_p:.2g}"
+    )
+    if ours.calibration_error is not None and theirs.calibration_error is not None:
+        errors = f"{ours.calibration_error.plain} against {theirs.calibration_error.plain}"
+        yield f"expected calibration error {errors}"
+
+
+def _left_out(evidence: Evidence) -> str:
+    excluded, rival = evidence.excluded, evidence.champion
+    by_rival = f", {rival.model} on {excluded.by_champion:,}" if rival else ""
+    who = f"{evidence.challenger.model} trained or validated on {excluded.by_challenger:,}{by_rival}"
+    return f"{excluded.seen:,} of {excluded.test_images:,} test images are left out: {who}"
+
+
+def _names(evidence: Evidence, chosen: Sequence[str]) -> str:
+    images = {row.name: row.images for row in evidence.classes}
+    shown = ", ".join(f"{name!r} ({images[name]:,})" for name in chosen[:MOST_NAMES])
+    return shown if len(chosen) <= MOST_NAMES else f"{shown} and {len(chosen) - MOST_NAMES} more"
+
+
+def _word(metric: str) -> str:
+    return metric.replace("_f1", " F1").replace("_", " ")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
