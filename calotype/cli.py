@@ -23,6 +23,7 @@ app = typer.Typer(
 START = "Start"
 STAGES = "Stages (DVC calls these)"
 MODELS = "Models and predictions"
+TRUST = "Trust"
 SERVERS = "Servers"
 
 
@@ -132,12 +133,48 @@ def register() -> None:
 
 
 @app.command(rich_help_panel=MODELS)
-def promote() -> None:
+def promote(
+    version: Annotated[int | None, typer.Argument(min=1, help="The contender; without one, the challenger")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Promote it whatever the gate says; recorded as forced")
+    ] = False,
+    reason: Annotated[str, typer.Option(help="Why it is forced; kept in the ledger")] = "",
+) -> None:
     """Make the challenger champion, if it earns it"""
-    from calotype import registry
+    from calotype import promotion
 
     project, values = _project_and_params()
-    typer.echo(registry.promote(project, values).summary())
+    typer.echo(promotion.promote(project, values, version, force=force, reason=reason).summary())
+
+
+@app.command(rich_help_panel=MODELS)
+def rollback(
+    to: Annotated[int | None, typer.Option(min=1, help="A version; without one, the champion before this one")] = None,
+) -> None:
+    """Make an earlier champion champion again, once it has answered"""
+    from calotype import golden
+
+    # It imports torch while MLflow is imported here.
+    with golden.fresh_process() as fresh:
+        from calotype import promotion
+
+        project, values = _project_and_params()
+        typer.echo(promotion.rollback(project, values, to, fresh=fresh).summary())
+
+
+@app.command(rich_help_panel=MODELS)
+def history(
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array")] = False,
+) -> None:
+    """Show every decision about the champion, newest first"""
+    from calotype import history as decisions
+
+    project, values = _project_and_params()
+    entries = decisions.history(project, values)
+    if as_json:
+        typer.echo(decisions.as_json(entries))
+    else:
+        decisions.show(entries, values)
 
 
 @app.command(rich_help_panel=MODELS)
@@ -162,6 +199,47 @@ def sample(
     from calotype.sample import sample as sample_images
 
     typer.echo(sample_images(Project.find(), count, to))
+
+
+@app.command(rich_help_panel=TRUST)
+def trace(
+    what: Annotated[str, typer.Argument(help="A batch, an image file, a version (3 or digits/3), or an MLflow run")],
+    path: Annotated[str | None, typer.Argument(help="With a batch: the path of one of its rows")] = None,
+    images: Annotated[bool, typer.Option("--images", help="List the images that the model learned from")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
+) -> None:
+    """Print the chain from a prediction back to its source"""
+    from calotype import trace as tracing
+    from calotype import trace_text
+
+    project, values = _project_and_params()
+    found = tracing.trace(project, values, what, path, images=images)
+    _print_json(found.as_json()) if json else trace_text.show(found)
+    raise typer.Exit(0 if found.is_whole else 1)
+
+
+@app.command(rich_help_panel=TRUST)
+def reproduce(
+    version: Annotated[str, typer.Argument(help="A version: 3 or digits/3")],
+) -> None:
+    """Train a version again from its records and compare"""
+    from calotype import reproduce as reproduction
+
+    project, values = _project_and_params()
+    verdict = reproduction.reproduce(project, values, version)
+    typer.echo(verdict.summary())
+    raise typer.Exit(0 if verdict.agrees else 1)
+
+
+@app.command(rich_help_panel=TRUST)
+def verify() -> None:
+    """Hash data, models, cache and registry again; name what differs"""
+    from calotype import verify as verification
+
+    project, values = _project_and_params()
+    found = verification.verify(project, values)
+    typer.echo(found.summary())
+    raise typer.Exit(0 if found.is_sound else 3)
 
 
 @app.command(rich_help_panel=SERVERS)
@@ -205,6 +283,12 @@ def _project_and_params() -> tuple[Any, Any]:
 
     project = Project.find()
     return project, _load(project)
+
+
+def _print_json(value: Any) -> None:
+    import json
+
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
 def _load(project: Any) -> Any:

@@ -38,14 +38,14 @@ def run(project: Project, source: str) -> str:
     _step("dvc repro", lambda: _reproduce(project))
     params = parameters.load(project.params)
 
-    from calotype import prediction, registry
+    from calotype import prediction, promotion, registry
     from calotype.sample import sample
 
     registered = _step("calotype register", lambda: registry.register(project, params))
     say("demo", registered.summary())
     title = f"{registered.name} version {registered.version} is the champion already"
     if registered.alias != registry.CHAMPION:
-        title = _step("calotype promote", lambda: registry.promote(project, params)).summary()
+        title = _step("calotype promote", lambda: promotion.promote(project, params)).summary()
     inbox = project.relative(project.inbox)
     _step(f"calotype sample {INBOX_IMAGES} --to {inbox}", lambda: sample(project, INBOX_IMAGES, project.inbox))
     batch = _step(

@@ -9,18 +9,19 @@ from dataclasses import dataclass
 
 from prefect import flow
 
-from calotype.registry import Decision, RegisteredVersion
+from calotype.promotion import Promotion
+from calotype.registry import RegisteredVersion
 from tasks.registry import promote_model, register_model
 from tasks.stages import STAGES, StageResult, run_stage
 
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """What a training did: each stage, the version it registered, and the gate's decision if it was asked."""
+    """What a training did: each stage, the version it registered, and what came of its promotion if it was tried."""
 
     stages: tuple[StageResult, ...]
     version: RegisteredVersion
-    decision: Decision | None
+    promotion: Promotion | None
 
 
 @flow(name="training")
@@ -32,8 +33,8 @@ def training(promote: bool = True) -> TrainingReport:
     """
     stages = tuple(run_stage(stage) for stage in STAGES)
     version = register_model()
-    decision = promote_model() if promote else None
-    return TrainingReport(stages, version, decision)
+    promotion = promote_model() if promote else None
+    return TrainingReport(stages, version, promotion)
 
 
 if __name__ == "__main__":

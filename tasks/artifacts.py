@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from calotype import servers
 from calotype.files import read_json
 from calotype.project import Project
+from calotype.promotion import Promotion
 
 ROWS = 200
 """Most rows of a table that a page shows."""
@@ -40,6 +41,31 @@ def publish_schema_failures(stage: str, project: Project, *, since: float) -> No
 def publish_text(key: str, text: str) -> None:
     """Publish a paragraph of Markdown under a key that the Artifacts page lists."""
     create_markdown_artifact(key=key, markdown=text)
+
+
+def publish_promotion(promotion: Promotion) -> None:
+    """Publish a verdict with its reasons, and every figure of its evidence as a table."""
+    first, *reasons = promotion.ruling.reasons
+    parts = [f"## {promotion.verdict}: {first}", "\n".join(f"- {reason}" for reason in reasons)]
+    if promotion.entry is not None:
+        parts.append(f"Ledger entry {promotion.entry.sequence}, evidence `{promotion.entry.evidence_digest}`")
+    figures = list(flattened(promotion.ruling.evidence))
+    if figures:
+        parts.append(table(["evidence", "value"], figures[:ROWS]))
+    publish_text("promotion", "\n\n".join(part for part in parts if part))
+
+
+def flattened(values: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Go through nested plain values, each with its path: ``("challenger.accuracy", 0.98)``."""
+    if isinstance(values, Mapping):
+        pairs = [(str(key), inner) for key, inner in values.items()]
+    elif isinstance(values, list | tuple):
+        pairs = [(str(place), inner) for place, inner in enumerate(values)]
+    else:
+        yield name, "" if values is None else values
+        return
+    for key, inner in pairs:
+        yield from flattened(inner, f"{name}.{key}" if name else key)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -9,11 +9,13 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
 
-from calotype import params, registry
+from calotype import params, promotion, registry
 from calotype.errors import DataError, UsageError
 from calotype.project import Project
-from calotype.registry import Decision, RegisteredVersion
+from calotype.promotion import Promotion
+from calotype.registry import RegisteredVersion
 from tasks import artifacts
 
 
@@ -37,10 +39,14 @@ def register_model() -> RegisteredVersion:
 
 
 @verb(task_run_name="promote")
-def promote_model() -> Decision:
-    """Score challenger and champion now; move the alias champion if the challenger earns it."""
+def promote_model() -> Promotion:
+    """Score challenger and champion now; the challenger becomes champion if it earns it. The ledger keeps the verdict.
+
+    Tried again, it finds what the first attempt wrote: a promoted version is the champion already, and an equal verdict
+    on equal evidence is not written twice.
+    """
     project = Project.find()
-    decision = registry.promote(project, params.load(project.params))
-    get_run_logger().info("%s", decision.summary())
-    artifacts.publish_text("promotion", decision.summary())
-    return decision
+    found = promotion.promote(project, params.load(project.params), who=flow_run.get_name())
+    get_run_logger().info("%s", found.summary())
+    artifacts.publish_promotion(found)
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,10 +85,10 @@ def evaluated_project(reproduced: Project, tiny_bundle: Bundle, tmp_path_factory
 @pytest.fixture(scope="session")
 def champion_project(evaluated_project: Project) -> Project:
     """The same, with the tiny model as champion."""
-    from calotype import registry
+    from calotype import promotion, registry
 
     registry.register(evaluated_project, params.load(evaluated_project.params))
-    assert registry.promote(evaluated_project, params.load(evaluated_project.params)).promoted
+    assert promotion.promote(evaluated_project, params.load(evaluated_project.params)).promoted
     return evaluated_project
 
 
@@ -107,3 +108,39 @@ def fifteen_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "bad-link.png").symlink_to(folder / "nothing")
     (Path(os.fsdecode(os.fsencode(folder) + b"/bad-name-\xe9.png"))).write_bytes(whole)
     return folder
+
+
+@pytest.fixture(scope="session")
+def registry_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project of params.yaml alone, with an MLflow store; tests make versions there under names of their own."""
+    from calotype import tracking
+
+    root = tmp_path_factory.mktemp("registry") / "project"
+    root.mkdir()
+    shutil.copy(REPOSITORY / "params.yaml", root)
+    tracking.connect(Project(root))
+    return Project(root)
+
+
+@pytest.fixture
+def named(values: Params, request: pytest.FixtureRequest) -> Params:
+    """The repository's values, with a model name of this test's own."""
+    return values.model_copy(update={"name": request.node.name[:80].replace("[", ".").strip("]")})
+
+
+@pytest.fixture
+def make_version(registry_project: Project) -> Callable[[str], int]:
+    """A function that makes a version of a model, with a run but without a bundle, and returns its number."""
+    from calotype import tracking, versions
+
+    client = tracking.connect(registry_project)
+
+    def make(name: str) -> int:
+        run = client.create_run(tracking.experiment(registry_project, client, "made")).info.run_id
+        if versions.Registry(registry_project, client).model(name) is None:
+            client.create_registered_model(name)
+        tags = {versions.BUNDLE_DIGEST: "0" * 64}
+        made = client.create_model_version(name, f"{registry_project.root.as_uri()}/nothing", run_id=run, tags=tags)
+        return int(made.version)
+
+    return make

@@ -112,7 +112,7 @@ def test_a_training_without_promotion_leaves_the_version_a_challenger(
     monkeypatch.setenv("CALOTYPE_ROOT", str(trained_project.root))
     state = training(promote=False, return_state=True)
     assert state.is_completed(), state.message
-    assert asyncio.run(error_of(state)).decision is None
+    assert asyncio.run(error_of(state)).promotion is None
 
 
 async def error_of(state: Any) -> Any:
