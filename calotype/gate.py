@@ -113,8 +113,8 @@ def _lead(evidence: Evidence) -> tuple[Verdict, str]:
     if not difference.metric.low > rules.min_margin:
         return "hold", f"{rival} stays the champion: {ahead}, not above promote.min_margin {rules.min_margin:g}"
     if difference.swap_p > evidence.alpha:
-        chance = f"chance gives so large a difference in {difference.swap_p:.1%} of cases; at most {evidence.alpha:.0%}"
-        return "hold", f"{rival} stays the champion: {ahead}, but {chance} may be. The models differ on too few images"
+        chance = f"{difference.swap_p:.1%} of random swaps of their answers give as much"
+        return "hold", f"{rival} stays the champion: {ahead}, but the two differ on too few images: {chance}"
     return "promote", f"{name} takes the place of {rival}: {ahead}, above promote.min_margin {rules.min_margin:g}"
 
 

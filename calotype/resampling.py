@@ -29,8 +29,8 @@ RESAMPLES = 2000
 SEED = 0
 """Equal answers give equal intervals."""
 
-CHUNK = 4_000_000
-"""Counts held at once."""
+CHUNK = 200_000
+"""Counts held at once: what a processor keeps near."""
 
 
 @dataclass(frozen=True)
@@ -147,22 +147,22 @@ def swap_test(
     images, where a bootstrap of four images won and none lost, or of a class of three, is too sure. For accuracy it is
     McNemar's exact test, which is `paired_tests.mcnemar`; use that.
     """
-    cells, counts = _joint(metric, actual, one, other)
-    truth, first, second = cells.T
-
-    def differences(kept: NDArray[Any], swapped: NDArray[Any]) -> Floats:
-        drawn = np.concatenate([kept, swapped], axis=1)
-        both, there, back = np.tile(truth, 2), np.concatenate([first, second]), np.concatenate([second, first])
-        ones, others = (_figures(metric, both, side, drawn, classes) for side in (there, back))
-        return np.asarray(ones - others)
-
-    observed = abs(float(differences(counts[None, :], 0 * counts[None, :])[0]))
+    observed = abs(figure(metric, actual, one, classes) - figure(metric, actual, other, classes))
+    cells, counts = _joint(metric, actual, np.minimum(one, other), np.maximum(one, other))
+    agreed = cells[:, 1] == cells[:, 2]
+    (truth, low, high), pairs = cells[~agreed].T, counts[~agreed]
+    truths = np.concatenate([cells[agreed, 0], truth, truth])
+    ones = np.concatenate([cells[agreed, 1], low, high])
+    others = np.concatenate([cells[agreed, 1], high, low])
     random = np.random.default_rng(SEED)
     hits = 0
-    for rows in _chunks(resamples, 2 * len(counts)):
-        swapped = random.binomial(counts, 0.5, size=(rows, len(counts)))
+    for rows in _chunks(resamples, len(truths)):
+        kept = random.binomial(pairs, 0.5, size=(rows, len(pairs)))
+        fixed = np.broadcast_to(counts[agreed], (rows, int(agreed.sum())))
+        drawn = np.concatenate([fixed, kept, pairs - kept], axis=1)
+        differences = _figures(metric, truths, ones, drawn, classes) - _figures(metric, truths, others, drawn, classes)
         # The same arrangement may come out a rounding apart.
-        hits += int((np.abs(differences(counts - swapped, swapped)) >= observed - 1e-12).sum())
+        hits += int((np.abs(differences) >= observed - 1e-12).sum())
     return (1 + hits) / (1 + resamples)
 
 
