@@ -6,6 +6,8 @@
     ├── shard-DDDDD-NNNNN.parquet   original encoded images: drop, number
     ├── manifest.parquet            one row for each image, sorted by image_id
     ├── rejects.parquet             path, code, reason of what was set aside
+    ├── departed.parquet            images that left, as far as a group's split hangs on them
+    ├── corrections.parquet         labels that `ingest.corrections` changed
     └── digests.json                SHA-256 of each of these; the last to be written
 """
 
@@ -29,12 +31,14 @@ from calotype.errors import DataError
 from calotype.files import read_json
 from calotype.params import ImageParams
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.parquet"
 REJECTS = "rejects.parquet"
+CORRECTIONS = "corrections.parquet"
+DEPARTED = "departed.parquet"
 DIGESTS = "digests.json"
 
-MANIFEST_SCHEMA = {
+MANIFEST_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "image_id": pl.String,
     "path": pl.String,
     "label": pl.String,
@@ -47,7 +51,16 @@ MANIFEST_SCHEMA = {
     "bytes": pl.Int64,
     "drop": pl.Int32,
     "shard": pl.String,
+    "phash": pl.UInt64,
+    "twins": pl.List(pl.String),
+    "attributes": pl.String,
 }
+"""Columns of the manifest.
+
+`drop` is the ingest that brought an image, counted from 1: with image_id, it is the order of arrival. `phash` is the
+perceptual hash of the picture; `twins` the ids of earlier images that it is a near-duplicate of, decided when it
+arrived; `attributes` a JSON object of a table's further columns.
+"""
 
 _AGAIN = "Run `dvc repro --force ingest`."
 _DECODE_AT_ONCE = 64
@@ -87,7 +100,18 @@ def read_manifest(dataset: Path) -> pl.DataFrame:
     DataError
         If there is no dataset, or if the manifest is not what its digest says.
     """
-    return pl.read_parquet(BytesIO(read_verified(dataset, MANIFEST, read_digests(dataset))))
+    return read_table(dataset, MANIFEST)
+
+
+def read_table(dataset: Path, name: str) -> pl.DataFrame:
+    """Read one of the dataset's other tables.
+
+    Raises
+    ------
+    DataError
+        If it is missing, or if it is not what its digest says.
+    """
+    return pl.read_parquet(BytesIO(read_verified(dataset, name, read_digests(dataset))))
 
 
 def read_verified(dataset: Path, name: str, digests: dict[str, str]) -> bytes:

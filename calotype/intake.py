@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from calotype import console
 from calotype.dataset import threads
 from calotype.decode import DecodeError, Facts, examine
+from calotype.duplicates import VIEWS, sketch
 from calotype.shards import Writer
 from calotype.sources.contract import Source, SourceImage
 
@@ -30,6 +33,7 @@ ENTRY_SCHEMA = {
     "label": pl.String,
     "group": pl.String,
     "declared_split": pl.String,
+    "attributes": pl.String,
 }
 FACTS_SCHEMA = {
     "image_id": pl.String,
@@ -40,17 +44,27 @@ FACTS_SCHEMA = {
     "bytes": pl.Int64,
     "new_shard": pl.Int32,
 }
+HASH_SCHEMA = {"image_id": pl.String, "phash": pl.UInt64}
 REJECTS_SCHEMA = {"path": pl.String, "code": pl.String, "reason": pl.String}
 
 Piece = tuple[SourceImage, bytes | None, str]
 
 
 class Verdict(NamedTuple):
-    """What the check of one image found: its id and facts (none of a known image), or why it is set aside."""
+    """What the check of one image found: id, facts and sketch (none of a known image), or why it is set aside."""
 
     image_id: str
     facts: Facts | None
+    sketch: bytes
     rejection: tuple[str, str] | None
+
+
+@dataclass(frozen=True)
+class Known:
+    """What need not be done again: pixels of each image that is packed, by image_id, and which of them have no hash."""
+
+    pixels: Mapping[str, int]
+    unhashed: Collection[str] = frozenset()
 
 
 @dataclass
@@ -59,6 +73,7 @@ class Intake:
 
     entries: dict[str, list[str | None]] = field(default_factory=lambda: {name: [] for name in ENTRY_SCHEMA})
     facts: list[tuple[str, int, int, str, str, int, int]] = field(default_factory=list)
+    sketches: dict[str, bytes] = field(default_factory=dict)
     rejects: list[tuple[str, str, str]] = field(default_factory=list)
     rejected_labels: Counter[str] = field(default_factory=Counter)
 
@@ -70,12 +85,23 @@ class Intake:
         """One row for each image that was not known before."""
         return pl.DataFrame(self.facts, schema=FACTS_SCHEMA, orient="row")
 
+    def sketches_of(self, image_ids: Sequence[str]) -> NDArray[np.uint64]:
+        """Sketches of images that were decoded: uint64 (N, VIEWS)."""
+        rows = b"".join(self.sketches[image_id] for image_id in image_ids)
+        return np.frombuffer(rows, dtype=np.uint64).reshape(-1, VIEWS)
+
+    def hashes_frame(self) -> pl.DataFrame:
+        """Perceptual hash of each image that was decoded: image_id, phash."""
+        ids = list(self.sketches)
+        columns = {"image_id": ids, "phash": self.sketches_of(ids)[:, 0]}
+        return pl.DataFrame(columns, schema=HASH_SCHEMA)
+
     def rejects_frame(self) -> pl.DataFrame:
         """One row for each file set aside, sorted by path."""
         return pl.DataFrame(self.rejects, schema=REJECTS_SCHEMA, orient="row").sort("path")
 
 
-def take_in(source: Source, known: Mapping[str, int], writer: Writer, *, max_megapixels: float, prefix: str) -> Intake:
+def take_in(source: Source, known: Known, writer: Writer, *, max_megapixels: float, prefix: str) -> Intake:
     """Read every image of a source once; images that are not known go to ``writer``.
 
     Parameters
@@ -83,7 +109,7 @@ def take_in(source: Source, known: Mapping[str, int], writer: Writer, *, max_meg
     source
         What to read.
     known
-        Pixels of each image that the dataset holds already, by image_id: these are not decoded again.
+        What the dataset holds already: these images are not packed again, and not decoded unless their hash lacks.
     writer
         Packs the new images; closed at the end.
     max_megapixels
@@ -92,7 +118,6 @@ def take_in(source: Source, known: Mapping[str, int], writer: Writer, *, max_meg
         Stage that shows its progress.
     """
     intake = Intake()
-    seen: set[str] = set()
     checked = _checked(source, known, max_megapixels)
     for image, data, verdict in console.track(checked, prefix=prefix, unit="images", total=source.count):
         if verdict.rejection is not None:
@@ -100,37 +125,40 @@ def take_in(source: Source, known: Mapping[str, int], writer: Writer, *, max_meg
             intake.rejected_labels[image.label] += 1
             continue
         _add_entry(intake, verdict.image_id, image)
-        if verdict.facts is not None and verdict.image_id not in seen:
+        if verdict.facts is None or verdict.image_id in intake.sketches:
+            continue
+        intake.sketches[verdict.image_id] = verdict.sketch
+        if verdict.image_id not in known.pixels:
             assert data is not None
-            seen.add(verdict.image_id)
             shard = writer.add(verdict.image_id, data, verdict.facts.format)
             intake.facts.append((verdict.image_id, *verdict.facts, len(data), shard))
     writer.close()
     return intake
 
 
-def check(data: bytes | None, reason: str, known: Mapping[str, int], max_megapixels: float) -> Verdict:
-    """Digest one image, and decode it if it is not known."""
+def check(data: bytes | None, reason: str, known: Known, max_megapixels: float) -> Verdict:
+    """Digest one image; decode and hash it if it is not known."""
     if data is None:
-        return Verdict("", None, ("unreadable", reason))
+        return Verdict("", None, b"", ("unreadable", reason))
     image_id = hashlib.sha256(data).hexdigest()
-    pixels = known.get(image_id)
-    if pixels is not None and pixels <= max_megapixels * 1e6:
-        return Verdict(image_id, None, None)
+    pixels = known.pixels.get(image_id)
+    if pixels is not None and pixels <= max_megapixels * 1e6 and image_id not in known.unhashed:
+        return Verdict(image_id, None, b"", None)
     try:
-        return Verdict(image_id, examine(data, max_megapixels=max_megapixels)[1], None)
+        picture, facts = examine(data, max_megapixels=max_megapixels)
     except DecodeError as error:
-        return Verdict(image_id, None, (error.code, error.reason))
+        return Verdict(image_id, None, b"", (error.code, error.reason))
+    return Verdict(image_id, facts, sketch(picture).tobytes(), None)
 
 
 def _add_entry(intake: Intake, image_id: str, image: SourceImage) -> None:
-    values = (image_id, image.path, image.label, image.group, image.split)
+    values = (image_id, image.path, image.label, image.group, image.split, image.attributes)
     for column, value in zip(intake.entries.values(), values, strict=True):
         column.append(value)
 
 
 def _checked(
-    source: Source, known: Mapping[str, int], max_megapixels: float
+    source: Source, known: Known, max_megapixels: float
 ) -> Iterator[tuple[SourceImage, bytes | None, Verdict]]:
     def work(chunk: list[Piece]) -> list[tuple[SourceImage, bytes | None, Verdict]]:
         return [(image, data, check(data, reason, known, max_megapixels)) for image, data, reason in chunk]

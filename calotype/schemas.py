@@ -13,6 +13,7 @@ import polars as pl
 
 from calotype.decode import FORMATS, REJECTIONS
 from calotype.errors import DataError
+from calotype.grouping import STATUSES
 from calotype.tables import write_table
 
 if TYPE_CHECKING:
@@ -70,6 +71,9 @@ def _manifest() -> pa.DataFrameSchema:
             "bytes": pa.Column(pl.Int64, pa.Check.ge(1)),
             "drop": pa.Column(pl.Int32, pa.Check.ge(1)),
             "shard": pa.Column(pl.String, pa.Check.str_matches(_SHARD)),
+            "phash": pa.Column(pl.UInt64),
+            "twins": pa.Column(pl.List(pl.String)),
+            "attributes": pa.Column(pl.String, pa.Check.str_matches(r"^\{.*\}$"), nullable=True),
         },
         strict=True,
         ordered=True,
@@ -96,8 +100,9 @@ def _splits() -> pa.DataFrameSchema:
     return pa.DataFrameSchema(
         {
             "image_id": pa.Column(pl.String, pa.Check.str_matches(_ID), unique=True),
-            "split": pa.Column(pl.String, pa.Check.isin(SPLITS)),
+            "split": pa.Column(pl.String, pa.Check.isin(SPLITS), nullable=True),
             "group": pa.Column(pl.String, nullable=True),
+            "status": pa.Column(pl.String, pa.Check.isin(list(STATUSES))),
         },
         strict=True,
         ordered=True,
@@ -114,6 +119,7 @@ def _predictions() -> pa.DataFrameSchema:
             "label": pa.Column(pl.String, pa.Check.str_length(min_value=1)),
             "predicted": pa.Column(pl.String, pa.Check.str_length(min_value=1)),
             "confidence": pa.Column(pl.Float64, pa.Check.in_range(0, 1)),
+            "abstained": pa.Column(pl.Boolean),
             "probabilities": pa.Column(pl.List(pl.Float64), pa.Check(_sum_to_one, name="sum_to_one")),
         },
         strict=True,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -37,6 +37,11 @@ Row = tuple[str, bytes, str]
 def name_of(drop: int, number: int) -> str:
     """File name of a shard: which drop of images brought it, and its number within the drop."""
     return f"shard-{drop:05d}-{number:05d}.parquet"
+
+
+def drop_of(name: str) -> int:
+    """The drop in a shard's file name."""
+    return int(name.split("-")[1])
 
 
 class Writer:
@@ -90,6 +95,18 @@ def read(data: bytes) -> Iterator[list[tuple[str, bytes]]]:
     """Go through a shard's bytes: lists of (image_id, encoded bytes), at most a row group at a time."""
     for rows in _groups(data):
         yield [(image_id, encoded) for image_id, encoded, _ in rows]
+
+
+def pick(path: Path, image_ids: Collection[str]) -> Iterator[tuple[str, bytes]]:
+    """Go through some images of a shard's file; reads the row groups that hold one of them, one at a time."""
+    with pq.ParquetFile(path) as file:
+        for index in range(file.num_row_groups):
+            ids = file.read_row_group(index, columns=["image_id"]).column("image_id").to_pylist()
+            places = [place for place, image_id in enumerate(ids) if image_id in image_ids]
+            if places:
+                data = file.read_row_group(index).column("image").combine_chunks().field("bytes")
+                for place in places:
+                    yield ids[place], data[place].as_py()
 
 
 def rewrite(data: bytes, path: Path, keep: Iterable[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 MAX_FILE_BYTES = 256 * 2**20
 """Larger files are no images that could be trained on; they are reported, unread."""
@@ -39,12 +39,15 @@ class SourceImage:
         ``train``, ``val`` or ``test`` where the source declares it.
     group
         Images of one group stay in one split.
+    attributes
+        Further columns of a table as a JSON object of texts. Rows that differ in these alone name the same image.
     """
 
     path: str
     label: str
     split: str | None = None
     group: str | None = None
+    attributes: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

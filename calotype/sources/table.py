@@ -1,9 +1,13 @@
-"""A CSV or Parquet table of images: columns path and label, optionally group and split."""
+"""A CSV or Parquet table of images: columns path and label, optionally group and split.
+
+What other columns say goes along as attributes of the image: texts, numbers, dates; nothing nested, no bytes.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 import posixpath
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -82,7 +86,7 @@ def only_table(where: str, candidates: Sequence[str], read: Callable[[str], byte
 
 def paths_of(data: bytes, name: str) -> set[str]:
     """The paths that a table names, as its images are called."""
-    return {row.path for row in _rows(data, name)}
+    return {row.path for row in _rows(data, name, attributes=False)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,7 @@ class _Row:
     label: str
     group: str | None
     split: str | None
+    attributes: str | None
 
 
 def _is_table(read: Callable[[str], bytes], name: str) -> bool:
@@ -103,17 +108,47 @@ def _is_table(read: Callable[[str], bytes], name: str) -> bool:
     return set(REQUIRED) <= set(names) and not set(PREDICTED) <= set(names)
 
 
-def _rows(data: bytes, name: str) -> list[_Row]:
-    columns, numbers = (_parquet(data, name, None), None) if data[:4] == PARQUET else _csv(_text(data, name), name)
+def read_csv(data: bytes, name: str) -> tuple[Columns, list[int]]:
+    """Read a CSV table: its columns as texts, and the number of each row as an editor counts lines.
+
+    Raises
+    ------
+    DataError
+        If it is not UTF-8, or if a row has more cells than the header.
+    """
+    return _csv(_text(data, name), name)
+
+
+def normal_path(path: str) -> str:
+    """One spelling for one file; backslashes are a Windows table's slashes."""
+    if "\\" in path and "/" not in path:
+        path = path.replace("\\", "/")
+    return posixpath.normpath(path) if path else ""
+
+
+def _rows(data: bytes, name: str, *, attributes: bool = True) -> list[_Row]:
+    columns, numbers = (_parquet(data, name, None), None) if data[:4] == PARQUET else read_csv(data, name)
     _require_columns(columns, name)
     count = len(columns["path"])
     cells = [_cells(columns.get(column), count) for column in COLUMNS]
+    further = _attributes(columns, count) if attributes else [None] * count
     rows = [
-        _Row(number, _normal(path), label, group or None, split.lower() or None)
-        for number, path, label, group, split in zip(numbers or range(1, count + 1), *cells, strict=True)
+        _Row(number, normal_path(path), label, group or None, split.lower() or None, more)
+        for number, path, label, group, split, more in zip(numbers or range(1, count + 1), *cells, further, strict=True)
     ]
     _check(rows, name)
     return rows
+
+
+def _attributes(columns: Columns, count: int) -> list[str | None]:
+    """JSON of what each row says beyond the known columns; empty cells are left out."""
+    names = [name for name in columns if name and name not in COLUMNS]
+    cells = [_cells(columns[name], count) for name in names]
+    found: list[str | None] = []
+    for row in zip(*cells, strict=True) if names else [()] * count:
+        texts = {name: cell for name, cell in zip(names, row, strict=True) if cell}
+        found.append(json.dumps(texts, ensure_ascii=False) if texts else None)
+    return found
 
 
 def _check(rows: list[_Row], name: str) -> None:
@@ -137,7 +172,8 @@ def _images(rows: Iterable[_Row], name: str) -> tuple[tuple[SourceImage, ...], d
     images: dict[str, SourceImage] = {}
     ignored: Counter[str] = Counter()
     for row in rows:
-        image = SourceImage(row.path, row.label, SPLIT_WORDS[row.split] if row.split else None, row.group)
+        split = SPLIT_WORDS[row.split] if row.split else None
+        image = SourceImage(row.path, row.label, split, row.group, row.attributes)
         if images.setdefault(row.path, image) != image:
             raise DataError(
                 f"{name}: row {row.number} gives {row.path} another label, split or group than a row before it. "
@@ -216,19 +252,32 @@ def _parquet(data: bytes, name: str, columns: list[str] | None) -> Columns:
         there = file.schema_arrow.names
         if columns == []:
             return dict.fromkeys(there, ())
-        table = file.read(columns=[column for column in COLUMNS if column in there])
+        names = [field.name for field in file.schema_arrow if there.count(field.name) == 1 and _counts(field)]
+        table = file.read(columns=names)
     except (pa.ArrowException, OSError) as error:
         raise DataError(
             f"{name}: damaged Parquet file ({' '.join(str(error).split())[:120]}). Write it anew."
         ) from error
-    if not set(REQUIRED) <= set(there):
-        return dict.fromkeys(there, ())
+    if not set(REQUIRED) <= set(names):
+        return dict.fromkeys(names, ())
     return {column: _values(table[column], column, name) for column in table.column_names}
+
+
+def _counts(field: Any) -> bool:
+    """Whether a Parquet column is read: the known ones, and those of plain values."""
+    import pyarrow.types as kinds
+
+    kind = field.type.value_type if kinds.is_dictionary(field.type) else field.type
+    texts = kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_string_view(kind)
+    numbers = kinds.is_integer(kind) or kinds.is_floating(kind) or kinds.is_decimal(kind) or kinds.is_boolean(kind)
+    return field.name in COLUMNS or texts or numbers or kinds.is_temporal(kind)
 
 
 def _values(column: Any, name: str, table: str) -> list[Any]:
     import pyarrow as pa
 
+    if name not in COLUMNS:
+        return [None if cell != cell else cell for cell in column.to_pylist()]  # not a number is an empty cell
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
     is_whole = pa.types.is_integer(kind) and name != "path"
@@ -251,10 +300,3 @@ def _cells(column: Sequence[Any] | None, count: int) -> list[str]:
     if column is None:
         return [""] * count
     return ["" if cell is None else str(cell).strip() for cell in column]
-
-
-def _normal(path: str) -> str:
-    """One spelling for one file; backslashes are a Windows table's slashes."""
-    if "\\" in path and "/" not in path:
-        path = path.replace("\\", "/")
-    return posixpath.normpath(path) if path else ""

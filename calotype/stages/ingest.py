@@ -14,13 +14,13 @@ from pathlib import Path
 
 import polars as pl
 
-from calotype import curation, dataset, schemas, shards
+from calotype import arrivals, corrections, curation, dataset, fingerprint, schemas, shards
 from calotype.console import say
+from calotype.corrections import Corrections
 from calotype.curation import counted
 from calotype.errors import CalotypeError, DataError
 from calotype.files import read_json, replacing, sha256_of, write_bytes, write_json
-from calotype.fingerprint import fingerprint
-from calotype.intake import Intake, take_in
+from calotype.intake import Intake, Known, take_in
 from calotype.params import Params
 from calotype.project import Project
 from calotype.sources import open_source
@@ -32,15 +32,35 @@ PREFIX = "ingest"
 
 @dataclass(frozen=True)
 class Stored:
-    """The dataset as the last ingest left it: its manifest, less the images of missing or damaged shards."""
+    """The dataset as the last ingest left it.
+
+    Attributes
+    ----------
+    manifest
+        Images of whole shards.
+    history
+        Every image with its arrival, those of damaged shards and those remembered since they left too.
+    last_drop
+        Highest number of a drop in use, in an image's row or in a shard's name.
+    digests
+        SHA-256 of the files.
+    """
 
     manifest: pl.DataFrame
+    history: pl.DataFrame
+    last_drop: int
     digests: dict[str, str]
 
-    def pixels(self) -> dict[str, int]:
-        """Pixels of each image, by image_id."""
+    def known(self) -> Known:
+        """What need not be read again."""
         columns = self.manifest.select("image_id", pl.col("width").cast(pl.Int64) * pl.col("height"))
-        return dict(columns.iter_rows())
+        unhashed = self.manifest.filter(pl.col("phash").is_null())["image_id"]
+        return Known(dict(columns.iter_rows()), frozenset(unhashed))
+
+
+NOTHING_STORED = Stored(
+    pl.DataFrame(schema=dataset.MANIFEST_SCHEMA), pl.DataFrame(schema=arrivals.HISTORY_SCHEMA), 0, {}
+)
 
 
 def run(params: Params, project: Project) -> None:
@@ -60,14 +80,23 @@ def run(params: Params, project: Project) -> None:
     with replacing(_next(project.dataset)) as staging:
         staging.mkdir(parents=True)
         writer = shards.Writer(staging)
-        intake = take_in(source, stored.pixels(), writer, max_megapixels=params.ingest.max_megapixels, prefix=PREFIX)
+        cap = params.ingest.max_megapixels
+        intake = take_in(source, stored.known(), writer, max_megapixels=cap, prefix=PREFIX)
         kept = _judge(intake, source, stored, params, project)
         manifest = _manifest(kept, intake, stored)
         _stage_shards(project.dataset, staging, manifest, stored, writer)
-        _stage_tables(project, staging, manifest, intake, stored)
+
+        def locate(shard: str) -> Path:
+            return (staging if (staging / shard).exists() else project.dataset) / shard
+
+        pictures = arrivals.pictures_of(manifest, locate, max_megapixels=cap)
+        manifest = arrivals.decide_twins(manifest, intake.sketches_of, pictures)
+        changed = corrections.applied(kept)
+        _stage_tables(project, staging, manifest, changed, intake, stored)
         _require_unchanged_source(params, project)
     finish_interrupted(project.dataset)
     _report(intake, source, manifest, stored)
+    _report_changes(manifest, changed, params)
 
 
 def finish_interrupted(folder: Path) -> None:
@@ -102,27 +131,40 @@ def read_stored(folder: Path) -> Stored:
         If a newer calotype wrote it.
     """
     if not (folder / dataset.DIGESTS).exists():
-        return Stored(pl.DataFrame(schema=dataset.MANIFEST_SCHEMA), {})
+        return NOTHING_STORED
     try:
         digests = dataset.read_digests(folder)
-        manifest = dataset.read_manifest(folder)
+        manifest = _in_present_form(dataset.read_manifest(folder))
+        history = [manifest.select(list(arrivals.HISTORY_SCHEMA))]
+        if dataset.DEPARTED in digests:
+            history.append(dataset.read_table(folder, dataset.DEPARTED))
     except dataset.NewerDatasetError:
         raise
     except DataError as error:
         say(PREFIX, f"starts anew, because the dataset is damaged: {error}")
-        return Stored(pl.DataFrame(schema=dataset.MANIFEST_SCHEMA), {})
+        return NOTHING_STORED
     names = manifest["shard"].unique().sort().to_list()
     damaged = [name for name in names if not _is_whole(folder / name, digests[name])]
     if damaged:
         say(PREFIX, f"packs the images of damaged or missing shards again: {curation.listed(damaged)}")
-    return Stored(manifest.filter(~pl.col("shard").is_in(damaged)), digests)
+    last_drop = max([0, *map(shards.drop_of, names), *manifest["drop"]])
+    whole = manifest.filter(~pl.col("shard").is_in(damaged))
+    return Stored(whole, pl.concat(history), last_drop, digests)
+
+
+def _in_present_form(manifest: pl.DataFrame) -> pl.DataFrame:
+    """Give the manifest of an older form the columns that it lacks, empty: they are filled in as for new images."""
+    lacking = [pl.lit(None, kind).alias(name) for name, kind in dataset.MANIFEST_SCHEMA.items() if name not in manifest]
+    return manifest.with_columns(lacking).select(list(dataset.MANIFEST_SCHEMA))
 
 
 def _judge(intake: Intake, source: Source, stored: Stored, params: Params, project: Project) -> pl.DataFrame:
     """Keep one file of each image, or refuse the source with everything that is wrong with it."""
-    entries, rejects = intake.entries_frame(), intake.rejects_frame()
+    read, rejects = intake.entries_frame(), intake.rejects_frame()
+    entries = corrections.apply(_corrections(params, project), read, source.empty_classes)
     kept = curation.keep_one_of_each(entries, stored.manifest)
-    problems = curation.explain_classes(kept, source.empty_classes, intake.rejected_labels, params.ingest)
+    classes = {*source.empty_classes, *read["label"].unique()}
+    problems = curation.explain_classes(kept, tuple(sorted(classes)), intake.rejected_labels, params.ingest)
     conflicts = curation.two_labels(entries)
     if conflicts.height:
         saved = _save(conflicts, "label_conflicts.csv", project)
@@ -137,15 +179,37 @@ def _judge(intake: Intake, source: Source, stored: Stored, params: Params, proje
     return kept
 
 
+def _corrections(params: Params, project: Project) -> Corrections:
+    path = fingerprint.corrections_path(params.ingest, project)
+    if path is None:
+        return Corrections("", ())
+    try:
+        return corrections.read(path.read_bytes(), params.ingest.corrections)
+    except OSError as error:
+        raise fingerprint.no_corrections(path, error) from error
+
+
 def _manifest(kept: pl.DataFrame, intake: Intake, stored: Stored) -> pl.DataFrame:
-    """Join each image with its facts, old or new; new images are a drop of their own."""
-    facts = ["image_id", "width", "height", "mode", "format", "bytes", "drop", "shard"]
-    old = kept.join(stored.manifest.select(facts), on="image_id")
-    drop = 1 if old.is_empty() else int(stored.manifest["drop"].max()) + 1  # type: ignore[arg-type]
+    """Join each image with its facts, old or new.
+
+    New images are a drop of their own. One that was there before, and whose shard is damaged or that left and comes
+    back, keeps its place in the line.
+    """
+    facts = ["image_id", "width", "height", "mode", "format", "bytes"]
+    hashes = intake.hashes_frame()
+    old = kept.join(stored.manifest.select(*facts, "drop", "shard", "phash", "twins"), on="image_id")
+    old = old.join(hashes, on="image_id", how="left").with_columns(pl.coalesce("phash", "phash_right").alias("phash"))
+    drop = 1 + (stored.last_drop if stored.history.join(kept, on="image_id", how="semi").height else 0)
     shard = pl.col("new_shard").map_elements(lambda number: shards.name_of(drop, number), return_dtype=pl.String)
-    added = intake.facts_frame().with_columns(pl.lit(drop, pl.Int32).alias("drop"), shard.alias("shard"))
-    new = kept.join(added.select(facts), on="image_id")
-    return pl.concat([old, new]).select(list(dataset.MANIFEST_SCHEMA)).sort("image_id")
+    added = intake.facts_frame().with_columns(shard.alias("shard"))
+    new = (
+        kept.join(added.select(*facts, "shard"), on="image_id")
+        .join(hashes, on="image_id")
+        .join(stored.history.select("image_id", "drop", "twins"), on="image_id", how="left")
+        .with_columns(pl.col("drop").fill_null(drop))
+    )
+    columns = list(dataset.MANIFEST_SCHEMA)
+    return pl.concat([old.select(columns), new.select(columns)]).sort("image_id")
 
 
 def _stage_shards(folder: Path, staging: Path, manifest: pl.DataFrame, stored: Stored, writer: shards.Writer) -> None:
@@ -160,11 +224,24 @@ def _stage_shards(folder: Path, staging: Path, manifest: pl.DataFrame, stored: S
             shards.rewrite(data, staging / str(name), rows["image_id"].to_list())
 
 
-def _stage_tables(project: Project, staging: Path, manifest: pl.DataFrame, intake: Intake, stored: Stored) -> None:
+def _stage_tables(
+    project: Project,
+    staging: Path,
+    manifest: pl.DataFrame,
+    changed: pl.DataFrame,
+    intake: Intake,
+    stored: Stored,
+) -> None:
     failures = project.reports / "schema_failures.parquet"
-    write_table(schemas.validate("manifest", manifest, failures), staging / dataset.MANIFEST)
-    write_table(schemas.validate("rejects", intake.rejects_frame(), failures), staging / dataset.REJECTS)
-    names = [*manifest["shard"].unique(), dataset.MANIFEST, dataset.REJECTS]
+    tables = {
+        dataset.MANIFEST: schemas.validate("manifest", manifest, failures),
+        dataset.REJECTS: schemas.validate("rejects", intake.rejects_frame(), failures),
+        dataset.CORRECTIONS: changed,
+        dataset.DEPARTED: arrivals.departures(manifest, stored.history),
+    }
+    for name, table in tables.items():
+        write_table(table, staging / name)
+    names = [*manifest["shard"].unique(), *tables]
     digests = {name: sha256_of(staging / name) if (staging / name).exists() else stored.digests[name] for name in names}
     content = {
         "format_version": dataset.FORMAT_VERSION,
@@ -178,11 +255,12 @@ def _require_unchanged_source(params: Params, project: Project) -> None:
     """Refuse a source that changed since scan: dvc.lock would name a state that was never read."""
     if not project.source_digest.exists():
         return
-    now = fingerprint(project.resolve(params.ingest.source), params.ingest.source)
-    if now != read_json(project.source_digest):
+    now, then = fingerprint.take(params.ingest, project), read_json(project.source_digest)
+    if now != then:
+        is_source = {**now, "corrections": None} != {**then, "corrections": None}
         raise CalotypeError(
-            f"ingest: {params.ingest.source} changed since it was scanned. Let it come to rest, then run `dvc repro` "
-            f"again."
+            f"ingest: {params.ingest.source if is_source else params.ingest.corrections} changed since it was scanned. "
+            "Let it come to rest, then run `dvc repro` again."
         )
 
 
@@ -202,6 +280,18 @@ def _report(intake: Intake, source: Source, manifest: pl.DataFrame, stored: Stor
         say(PREFIX, f"rejected: {counted(len(intake.rejects), 'file')} ({codes}); see data/dataset/rejects.parquet")
     if source.ignored:
         say(PREFIX, f"ignored: {', '.join(f'{reason} {count:,}' for reason, count in sorted(source.ignored.items()))}")
+
+
+def _report_changes(manifest: pl.DataFrame, changed: pl.DataFrame, params: Params) -> None:
+    twins, groups = arrivals.count_twins(manifest)
+    if twins:
+        say(
+            PREFIX,
+            f"near-duplicates: {counted(twins, 'image')} resembling {counted(groups, 'earlier one')}; they share a "
+            "split",
+        )
+    if params.ingest.corrections != fingerprint.NO_CORRECTIONS:
+        say(PREFIX, f"corrected by {params.ingest.corrections}: {counted(changed.height, 'label')}")
 
 
 def _report_crossings(crossings: pl.DataFrame) -> None:

@@ -1,12 +1,13 @@
-"""Send each image to train, val or test, for good: data/splits.parquet and data/split_counts.csv."""
+"""Send each image to train, val or test, for good: data/splits.parquet, data/split_counts.csv, reports/data.html."""
 
 from __future__ import annotations
 
 import polars as pl
 
-from calotype import splitting
+from calotype import data_page, dataset, splitting
 from calotype.console import say
-from calotype.dataset import read_manifest
+from calotype.curation import counted
+from calotype.errors import DataError
 from calotype.files import replacing
 from calotype.params import Params
 from calotype.project import Project
@@ -18,24 +19,61 @@ MOST_CLASSES_SHOWN = 20
 
 
 def run(params: Params, project: Project) -> None:
-    """Assign splits, refuse those that lack a class, write and show the counts.
+    """Assign splits, refuse those that leak or lack a class, write and show the counts, draw the page of the data.
 
     Raises
     ------
     DataError
-        If there is no whole dataset, or if a class is missing from a split.
+        If there is no whole dataset, if declared splits leak and `split.on_leak` says error, or if a class is missing
+        from a split.
     """
     failures = project.reports / "schema_failures.parquet"
-    manifest = validate("manifest", read_manifest(project.dataset), failures)
-    splits = splitting.assign(manifest, params.split)
+    manifest = validate("manifest", _read_manifest(project), failures)
+    splits = splitting.assign(manifest, params.split, dataset.read_table(project.dataset, dataset.DEPARTED))
+    if params.split.on_leak == "error":
+        _refuse_leaks(params, project, manifest, splits)
     counts = splitting.count(manifest, splits)
     splitting.require_every_class(counts, manifest, params.split)
     write_table(validate("splits", splits, failures), project.splits)
     with replacing(project.splits.with_name("split_counts.csv")) as temporary:
         counts.write_csv(temporary)
-    for line in table_of(counts):
+    data_page.write(project, params, manifest, splits)
+    for line in [*table_of(counts), *notes_on(splits)]:
         say(PREFIX, line)
-    _warn_of_divided_groups(splitting.groups_in_two_splits(splits))
+
+
+def notes_on(splits: pl.DataFrame) -> list[str]:
+    """Say how many images are tied to others, and what became of those that are not where they might be."""
+    tied = splits.drop_nulls("group")
+    found = dict(splits["status"].value_counts().iter_rows())
+    notes = {
+        "moved": "moved: {}, declared elsewhere than where their group lives",
+        "bridge": "left out: {} tied to groups of different splits",
+        "leak": "leaks kept: {}, declared elsewhere than where their group lives",
+    }
+    lines = [text.format(counted(found[status], "image")) for status, text in notes.items() if found.get(status)]
+    if tied.height:
+        lines.insert(0, f"grouped: {counted(tied.height, 'image')} in {counted(tied['group'].n_unique(), 'group')}")
+    return lines
+
+
+def _read_manifest(project: Project) -> pl.DataFrame:
+    manifest = dataset.read_manifest(project.dataset)
+    if "twins" not in manifest:
+        raise DataError(f"{project.dataset}: a dataset of an older form. Run `dvc repro ingest`, which brings it up.")
+    return manifest
+
+
+def _refuse_leaks(params: Params, project: Project, manifest: pl.DataFrame, splits: pl.DataFrame) -> None:
+    leaks = splitting.find_leaks(manifest, splits)
+    if leaks.is_empty():
+        return
+    saved = project.reports / "leaks.csv"
+    with replacing(saved) as temporary:
+        leaks.write_csv(temporary)
+    data_page.write(project, params, manifest, splits)
+    shown = f"{project.relative(saved)} and shown in {project.relative(project.reports / 'data.html')}"
+    raise DataError(splitting.explain_leaks(leaks, shown))
 
 
 def table_of(counts: pl.DataFrame) -> list[str]:
@@ -60,9 +98,3 @@ def _line(row: tuple[str | int, ...], width: int) -> str:
     return f"{name:<{width}}" + "".join(
         f"{number:>10,}" if isinstance(number, int) else f"{number:>10}" for number in numbers
     )
-
-
-def _warn_of_divided_groups(groups: list[str]) -> None:
-    if groups:
-        shown = ", ".join(groups[: splitting.SHOWN])
-        say(PREFIX, f"warning: the source declares images of {len(groups):,} groups in different splits: {shown}")

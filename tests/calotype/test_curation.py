@@ -10,11 +10,11 @@ from calotype.curation import SHOWN, explain_classes, explain_two_labels, in_two
 from calotype.intake import ENTRY_SCHEMA
 from calotype.params import IngestParams
 
-PARAMS = IngestParams(source="x", min_per_class=2, max_reject_fraction=0.1, max_megapixels=1.0)
+PARAMS = IngestParams(source="x", corrections="none", min_per_class=2, max_reject_fraction=0.1, max_megapixels=1.0)
 
 
 def entries(*rows: tuple[str, str, str, str | None]) -> pl.DataFrame:
-    full = [(image, path, label, None, split) for image, path, label, split in rows]
+    full = [(image, path, label, None, split, None) for image, path, label, split in rows]
     return pl.DataFrame(full, schema=ENTRY_SCHEMA, orient="row")
 
 

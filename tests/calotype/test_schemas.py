@@ -12,6 +12,7 @@ from calotype.dataset import MANIFEST_SCHEMA
 from calotype.errors import DataError
 from calotype.intake import REJECTS_SCHEMA
 from calotype.schemas import validate
+from calotype.splitting import SCHEMA as SPLITS_SCHEMA
 
 
 def manifest(rows: int = 4, **columns: list[Any]) -> pl.DataFrame:
@@ -28,6 +29,9 @@ def manifest(rows: int = 4, **columns: list[Any]) -> pl.DataFrame:
         "bytes": [100] * rows,
         "drop": [1] * rows,
         "shard": ["shard-00001-00000.parquet"] * rows,
+        "phash": [2**64 - 1] * rows,
+        "twins": [[], ["0" * 64]] * (rows // 2),
+        "attributes": ['{"scanner": "two\\nlines"}', None] * (rows // 2),
     }
     return pl.DataFrame(good | columns, schema=MANIFEST_SCHEMA)
 
@@ -48,9 +52,8 @@ def rejects(code: str = "corrupt") -> pl.DataFrame:
     return pl.DataFrame([("a.png", code, "why")], schema=REJECTS_SCHEMA, orient="row")
 
 
-def splits(split: str | None = "train") -> pl.DataFrame:
-    schema = {"image_id": pl.String, "split": pl.String, "group": pl.String}
-    return pl.DataFrame([("0" * 64, split, None)], schema=schema, orient="row")
+def splits(split: str | None = "train", status: str | None = "kept") -> pl.DataFrame:
+    return pl.DataFrame([("0" * 64, split, None, status)], schema=SPLITS_SCHEMA, orient="row")
 
 
 def failure(name: str, frame: pl.DataFrame) -> str:
@@ -67,6 +70,7 @@ def failure(name: str, frame: pl.DataFrame) -> str:
         ("rejects", rejects()),
         ("rejects", rejects().clear()),
         ("splits", splits()),
+        ("splits", splits(None, "bridge")),
         ("predictions", predictions()),
         ("predictions", predictions(confidence=[0.75, 0.5])),
     ],
@@ -91,6 +95,9 @@ def test_a_good_table_passes_unchanged(name: str, frame: pl.DataFrame) -> None:
         ("bytes", [0, 1, 1, 1]),
         ("drop", [0, 1, 1, 1]),
         ("shard", ["../../x", *["shard-00001-00000.parquet"] * 3]),
+        ("phash", [None, 1, 2, 3]),
+        ("twins", [None, [], [], []]),
+        ("attributes", ["scanner", None, None, None]),
     ],
 )
 def test_each_column_of_the_manifest_is_guarded(column: str, values: list[Any]) -> None:
@@ -102,7 +109,8 @@ def test_each_column_of_the_manifest_is_guarded(column: str, values: list[Any]) 
     [
         ("rejects", rejects("bad-luck"), "code"),
         ("splits", splits("validation"), "split"),
-        ("splits", splits(None), "split"),
+        ("splits", splits("train", "lost"), "status"),
+        ("splits", splits("train", None), "status"),
         ("predictions", predictions(confidence=[1.5, 0.5]), "confidence"),
         ("predictions", predictions(probabilities=[[0.5, 0.4], [0.5, 0.5]]), "probabilities"),
         ("predictions", predictions(probabilities=[[1.5, -0.5], [0.5, 0.5]]), "probabilities"),

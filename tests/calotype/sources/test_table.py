@@ -144,3 +144,39 @@ def test_two_tables_in_a_folder_are_refused_by_name(plant: Plant) -> None:
     (folder / "more.csv").write_text("path,label\na/2.jpg,cat\n")
     with pytest.raises(DataError, match=r"labels\.csv, more\.csv all have the columns path and label"):
         open_source(folder)
+
+
+def test_further_columns_are_attributes_of_the_image(plant: Plant) -> None:
+    text = "path,label,scanner,site,\na/1.jpg,cat,S-3,Ulm,7\na/2.jpg,dog,,,8\n"
+    attributes = [image.attributes for image in open_source(table(plant, text)).images]
+    assert attributes == ['{"scanner": "S-3", "site": "Ulm"}', None]
+
+
+def test_a_table_of_known_columns_alone_gives_no_attributes(plant: Plant) -> None:
+    source = open_source(table(plant, HEADER + "a/1.jpg,cat,,\n"))
+    assert [image.attributes for image in source.images] == [None]
+
+
+def test_rows_that_differ_in_further_columns_name_one_image(plant: Plant) -> None:
+    source = open_source(table(plant, "path,label,box\na/1.jpg,cat,1 2\na/1.jpg,cat,3 4\n"))
+    assert [image.attributes for image in source.images] == ['{"box": "1 2"}']
+    assert source.ignored == {"repeated row": 1}
+
+
+def test_plain_columns_of_parquet_are_attributes_and_nested_ones_are_not(plant: Plant) -> None:
+    folder = plant("a/1.jpg", "a/2.jpg")
+    columns = {
+        "path": ["a/1.jpg", "a/2.jpg"],
+        "label": ["x", "y"],
+        "age": [3.5, float("nan")],
+        "seen": [True, None],
+        "taken": pa.array([0, None], pa.timestamp("s")),
+        "site": pa.array(["Ulm", "Ulm"]).dictionary_encode(),
+        "image": pa.array([b"\xff", b"\xff"]),
+        "boxes": pa.array([[1], [2]]),
+    }
+    pq.write_table(pa.table(columns), folder / "labels.parquet")
+    assert [image.attributes for image in open_source(folder / "labels.parquet").images] == [
+        '{"age": "3.5", "seen": "True", "taken": "1970-01-01 00:00:00", "site": "Ulm"}',
+        '{"site": "Ulm"}',
+    ]

@@ -65,6 +65,8 @@ def test_each_image_becomes_a_row(project: Project) -> None:
         "shard-00001-00000.parquet",
         "manifest.parquet",
         "rejects.parquet",
+        "corrections.parquet",
+        "departed.parquet",
         "digests.json",
     }
 

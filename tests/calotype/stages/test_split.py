@@ -6,12 +6,14 @@ import polars as pl
 import pytest
 
 from calotype import params as parameters
-from calotype.dataset import read_manifest
+from calotype.dataset import DIGESTS, MANIFEST, digest_over, read_manifest
 from calotype.errors import DataError
+from calotype.files import read_json, sha256_of, write_json
 from calotype.params import Params
 from calotype.project import Project
-from calotype.splitting import read_splits
+from calotype.splitting import LEAK_SCHEMA, read_splits
 from calotype.stages import ingest, split
+from calotype.tables import write_table
 
 
 @pytest.fixture
@@ -65,18 +67,97 @@ def test_a_damaged_manifest_is_refused(ingested: tuple[Params, Project]) -> None
         split.run(params, project)
 
 
-def test_groups_that_the_source_divides_are_warned_of(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [
-        {"path": str(path.relative_to(project.raw)), "label": path.parent.name, "split": name, "group": f"g{number}"}
-        for label in ("0", "1")
-        for number, path in enumerate(sorted((project.raw / "digits" / label).iterdir()))
-        for name in [("train", "val", "test")[number % 3 if label == "0" else (number + 1) % 3]]
-    ]
-    pl.DataFrame(rows).write_csv(project.raw / "table.csv")
-    params = with_source(parameters.load(project.params), "data/raw/table.csv")
+def divided(project: Project) -> Params:
+    """A source that declares splits, and in which each of ten groups has an image in train and one in test."""
+    rows = ["path,label,split,group"]
+    for label in ("0", "1"):
+        for number, path in enumerate(sorted((project.raw / "digits" / label).iterdir())):
+            name = ("train", "val", "test")[number % 3]
+            group = f"g{label}{number // 3}" if number < 15 and name != "val" else ""
+            rows.append(f"digits/{label}/{path.name},{label},{name},{group}")
+    (project.raw / "table.csv").write_text("\n".join([*rows, ""]))
+    params = parameters.load(project.params)
+    return params.model_copy(
+        update={"ingest": params.ingest.model_copy(update={"source": "data/raw/table.csv"}), "split": params.split}
+    )
+
+
+def leaking(params: Params, on_leak: str) -> Params:
+    return params.model_copy(update={"split": params.split.model_copy(update={"on_leak": on_leak})})
+
+
+def statuses(project: Project) -> dict[str, int]:
+    return dict(read_splits(project.splits)["status"].value_counts().iter_rows())
+
+
+def test_leaks_are_refused_listed_and_shown_where_they_are_an_error(project: Project) -> None:
+    params = divided(project)
     ingest.run(params, project)
+    with pytest.raises(DataError) as caught:
+        split.run(leaking(params, "error"), project)
+    lines = str(caught.value).splitlines()
+    assert "split: 10 images leak" in lines[0]
+    assert "reports/leaks.csv" in lines[0]
+    assert "`split.on_leak` to move" in lines[0]
+    assert lines[1] == "  digits/0/0000.pgm (train) ~ digits/0/0002.pgm (test): group g00"
+    leaks = pl.read_csv(project.reports / "leaks.csv")
+    assert leaks.height == 10
+    assert leaks.columns == list(LEAK_SCHEMA)
+    assert (project.reports / "data.html").exists()
+    assert not project.splits.exists()
+
+
+def test_leaks_are_moved_and_counted(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    params = divided(project)
+    ingest.run(params, project)
+    split.run(leaking(params, "move"), project)
+    splits = read_splits(project.splits)
+    assert (
+        splits.drop_nulls("group").group_by("group").agg(pl.col("split").unique())["split"].to_list() == [["test"]] * 10
+    )
+    assert statuses(project) == {"kept": 50, "moved": 10}
+    said = capsys.readouterr().err
+    assert "split: grouped: 20 images in 10 groups" in said
+    assert "split: moved: 10 images, declared elsewhere than where their group lives" in said
+
+
+def test_leaks_are_kept_and_counted(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    params = divided(project)
+    ingest.run(params, project)
+    split.run(leaking(params, "keep"), project)
+    both = read_manifest(project.dataset).join(read_splits(project.splits), on="image_id")
+    assert both["split"].equals(both["declared_split"].rename("split"))
+    assert statuses(project) == {"kept": 50, "leak": 10}
+    assert "split: leaks kept: 10 images, declared elsewhere" in capsys.readouterr().err
+
+
+def test_a_left_out_image_is_said_and_counted_in_no_split(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    params = divided(project)
+    ingest.run(params, project)
+    manifest = read_manifest(project.dataset)
+    ends = {
+        name: manifest.filter(pl.col("group").is_null(), declared_split=name)["image_id"][0] for name in ("val", "test")
+    }
+    newcomer = manifest.filter(pl.col("group").is_null(), declared_split="train")["image_id"][0]
+    tied = pl.when(pl.col("image_id") == newcomer)
+    changed = manifest.with_columns(
+        tied.then(pl.lit(list(ends.values()))).otherwise("twins").alias("twins"),
+        tied.then(pl.lit(2, pl.Int32)).otherwise("drop").alias("drop"),
+    )
+    with_manifest(project, changed)
     split.run(params, project)
-    assert "images of 30 groups in different splits: g0, g1" in capsys.readouterr().err
+    splits = read_splits(project.splits)
+    assert splits.filter(image_id=newcomer).select("split", "status").row(0) == (None, "bridge")
+    assert pl.read_csv(project.root / "data" / "split_counts.csv").select("train", "val", "test").to_numpy().sum() == 59
+    assert "split: left out: 1 image tied to groups of different splits" in capsys.readouterr().err
+
+
+def with_manifest(project: Project, manifest: pl.DataFrame) -> None:
+    """Put another manifest into the dataset, digests and all."""
+    write_table(manifest, project.dataset / MANIFEST)
+    content = read_json(project.dataset / DIGESTS)
+    content["files"][MANIFEST] = sha256_of(project.dataset / MANIFEST)
+    write_json(project.dataset / DIGESTS, content | {"digest": digest_over(content["files"])})
 
 
 def test_a_long_table_shows_the_smallest_classes() -> None:
@@ -88,7 +169,3 @@ def test_a_long_table_shows_the_smallest_classes() -> None:
     assert "c099" in lines[-3]
     assert "80 larger classes" in lines[-2]
     assert "5,050" in lines[-1]
-
-
-def with_source(params: Params, source: str) -> Params:
-    return params.model_copy(update={"ingest": params.ingest.model_copy(update={"source": source})})
