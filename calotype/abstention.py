@@ -68,7 +68,7 @@ class Abstention:
     coverage
         Share of images answered.
     precision
-        Share of the answers that were right.
+        Share of the answers that were right; None where none was given.
     curve
         (coverage, precision) as the threshold falls, the most confident answers first.
     """
@@ -79,7 +79,7 @@ class Abstention:
     answered: int
     right: int
     coverage: Estimate
-    precision: Estimate
+    precision: Estimate | None
     curve: tuple[tuple[float, float], ...]
 
     @property
@@ -128,7 +128,7 @@ def judge(confidence: NDArray[Any], correct: NDArray[np.bool_], *, threshold: fl
         answered=answered,
         right=right,
         coverage=wilson(answered, len(confidence)),
-        precision=wilson(right, answered),
+        precision=wilson(right, answered) if answered else None,
         curve=_curve(confidence, correct),
     )
 

@@ -86,8 +86,8 @@ def calibrate(confidence: NDArray[Any], correct: NDArray[np.bool_], *, resamples
     weights = np.bincount(places, minlength=count)
     gaps = _gaps(places, count, confidence, correct)
     value = float(np.abs(gaps).sum() / len(confidence))
-    drawn, perfect = _resampled(places, count, confidence, correct, resamples)
-    chance = float(np.quantile(perfect, CONFIDENCE))
+    drawn = _resampled(places, count, confidence, correct, resamples)
+    chance = float(np.quantile(_simulated(places, count, confidence, resamples), CONFIDENCE))
     sums = np.bincount(places, confidence, count)
     rights = np.bincount(places, correct, count)
     bins = tuple(
@@ -95,6 +95,45 @@ def calibrate(confidence: NDArray[Any], correct: NDArray[np.bool_], *, resamples
         for images, total, right in zip(weights, sums, rights, strict=True)
     )
     return Calibration(_interval(value, drawn, chance), chance, bins)
+
+
+def compare(
+    before: NDArray[Any], after: NDArray[Any], actual: Ints, *, resamples: int
+) -> tuple[Estimate, Estimate, Estimate]:
+    """Calibration error of ``before``, and what ``after`` changes: difference of the error, difference of the log loss.
+
+    Parameters
+    ----------
+    before, after
+        Probabilities (N, K) of the same images that give the same answers.
+    actual
+        True class indices, shape (N,).
+    resamples
+        Paired bootstrap resamples: both sides see the same images.
+    """
+    images = len(actual)
+    correct = before.argmax(axis=1) == actual
+    losses = log_losses(actual, after) - log_losses(actual, before)
+    sides = []
+    for shares in (before, after):
+        confidence = shares.max(axis=1).astype(np.float64)
+        places, count = bin_places(confidence, BINS)
+        sides.append((places, count, confidence - correct))
+    random = np.random.default_rng(SEED)
+
+    def errors(chosen: Any) -> list[float]:
+        sums = (np.abs(np.bincount(places[chosen], gap[chosen], count)).sum() for places, count, gap in sides)
+        return [float(total) / images for total in sums]
+
+    first, second = errors(slice(None))
+    drawn = np.empty((resamples, 3))
+    for row in range(resamples):
+        chosen = random.integers(0, images, images)
+        one, other = errors(chosen)
+        drawn[row] = one, other - one, losses[chosen].mean()
+    chance = float(np.quantile(_simulated(*sides[0][:2], before.max(axis=1), resamples), CONFIDENCE))
+    difference = _percentiles(second - first, drawn[:, 1])
+    return _interval(first, drawn[:, 0], chance), difference, _percentiles(float(losses.mean()), drawn[:, 2])
 
 
 def expected_calibration_error(confidence: NDArray[Any], correct: NDArray[np.bool_], bins: int = BINS) -> float:
@@ -202,17 +241,29 @@ def _interval(value: float, drawn: Floats, chance: float) -> Estimate:
     return Estimate(value, max(0.0, min(value, low)), min(1.0, max(value, high)))
 
 
-def _resampled(
-    places: Ints, count: int, confidence: Floats, correct: NDArray[np.bool_], resamples: int
-) -> tuple[Floats, Floats]:
-    """Errors of resampled images, and of simulated answers that are right exactly as often as they claim."""
+def _percentiles(value: float, drawn: Floats) -> Estimate:
+    tail = (1 - CONFIDENCE) / 2
+    low, high = (float(bound) for bound in np.quantile(drawn, [tail, 1 - tail]))
+    return Estimate(value, min(value, low), max(value, high))
+
+
+def _resampled(places: Ints, count: int, confidence: Floats, correct: NDArray[np.bool_], resamples: int) -> Floats:
+    """Errors of images drawn with replacement."""
     random = np.random.default_rng(SEED)
-    images = len(confidence)
-    drawn, perfect = np.empty(resamples), np.empty(resamples)
-    differences = confidence - correct
+    gaps, images = confidence - correct, len(confidence)
+    drawn = np.empty(resamples)
     for row in range(resamples):
         chosen = random.integers(0, images, images)
-        drawn[row] = np.abs(np.bincount(places[chosen], differences[chosen], count)).sum() / images
-        simulated = random.random(images) < confidence
-        perfect[row] = np.abs(np.bincount(places, confidence - simulated, count)).sum() / images
-    return drawn, perfect
+        drawn[row] = np.abs(np.bincount(places[chosen], gaps[chosen], count)).sum() / images
+    return drawn
+
+
+def _simulated(places: Ints, count: int, confidence: NDArray[Any], resamples: int) -> Floats:
+    """Errors measured where answers are right exactly as often as they claim."""
+    random = np.random.default_rng(SEED)
+    images = len(confidence)
+    drawn = np.empty(resamples)
+    for row in range(resamples):
+        gaps = confidence - (random.random(images) < confidence)
+        drawn[row] = np.abs(np.bincount(places, gaps, count)).sum() / images
+    return drawn

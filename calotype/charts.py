@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calotype.metrics import Ints
+
+Scale = Callable[[float], float]
 
 DRAWN_CLASSES = 30
 """Up to so many classes the confusion matrix is drawn with names and counts, beyond as a picture."""
@@ -47,9 +49,9 @@ def lines(history: Sequence[Mapping[str, Any]], series: Mapping[str, str], title
         return ""
     epochs = [x for line in points.values() for x, _ in line]
     ticks = nice_ticks(min(values), max(values))
-    across = _scale(min(epochs), max(epochs), LEFT, WIDTH - RIGHT)
-    up = _scale(ticks[0], ticks[-1], HEIGHT - BOTTOM, TOP)
-    parts = [_open(WIDTH, HEIGHT, f"{title} over {len(history)} epochs")]
+    across = scale(min(epochs), max(epochs), LEFT, WIDTH - RIGHT)
+    up = scale(ticks[0], ticks[-1], HEIGHT - BOTTOM, TOP)
+    parts = [opening(WIDTH, HEIGHT, f"{title} over {len(history)} epochs")]
     for tick in ticks:
         y = up(tick)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
@@ -79,7 +81,7 @@ def confusion(counts: Ints, classes: Sequence[str]) -> str:
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     width = margin + cell * size + edge
     title = "Confusion matrix: true class down, answer across"
-    parts = [_open(width, top + cell * size + 8, title, least=min(width, 20 * size + 90))]
+    parts = [opening(width, top + cell * size + 8, title, least=min(width, 20 * size + 90))]
     for index, label in enumerate(labels):
         middle = top + cell * (index + 0.5) + 4
         parts.append(f'<text x="{margin - 8}" y="{middle:.1f}" text-anchor="end">{escape(label)}</text>')
@@ -123,7 +125,8 @@ def _finite(history: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float
     return [(float(epoch), float(value)) for epoch, value in rows if value is not None and math.isfinite(value)]
 
 
-def _scale(low: float, high: float, start: float, end: float) -> Any:
+def scale(low: float, high: float, start: float, end: float) -> Scale:
+    """Maps values from ``low``..``high`` to ``start``..``end``; to the middle where both are equal."""
     span = (high - low) or 1.0
     shift = 0.5 if high == low else 0.0
     return lambda value: start + (end - start) * ((value - low) / span + shift)
@@ -165,7 +168,7 @@ def _shorten(name: str, limit: int = 18) -> str:
     return name if len(name) <= limit else name[: limit - 1] + "…"
 
 
-def _open(width: float, height: float, label: str, least: float = 0) -> str:
+def opening(width: float, height: float, label: str, least: float = 0) -> str:
     """Begin a drawing that shrinks with its page, down to ``least`` pixels."""
     return (
         f'<svg viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}" '

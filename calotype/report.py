@@ -11,8 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from calotype import charts, pages
+from calotype import charts, pages, trust, trust_charts
+from calotype.findings import Findings
 from calotype.metrics import Evaluation
+from calotype.robustness import TITLES, Outcome, Robustness
+from calotype.slices import Slicing
 
 MOST_MISTAKES = 24
 MOST_PAIRS = 12
@@ -48,7 +51,7 @@ class Report:
     ----------
     title
         Name of the model.
-    evaluation
+    findings
         The figures.
     history
         One mapping for each epoch of the training.
@@ -61,7 +64,7 @@ class Report:
     """
 
     title: str
-    evaluation: Evaluation
+    findings: Findings
     history: Sequence[Mapping[str, Any]]
     facts: Mapping[str, str]
     parameters: Mapping[str, Any]
@@ -72,17 +75,27 @@ def render(report: Report) -> str:
     """The page, as HTML text."""
     from markupsafe import Markup
 
-    evaluation = report.evaluation
+    found, evaluation = report.findings, report.findings.evaluation
     drawn = len(evaluation.classes) <= charts.DRAWN_CLASSES
+    least = _least(found.slicing)
     return pages.render(
         "report.html.j2",
         report=report,
+        found=found,
         evaluation=evaluation,
+        statements=trust.statements(found),
         wrong=evaluation.images - int(evaluation.confusion.trace()),
         curves=[(title, legend, Markup(svg)) for title, legend, svg in _curves(report.history)],
         matrix=Markup(charts.confusion(evaluation.confusion, evaluation.classes)) if drawn else None,
         picture=None if drawn else charts.confusion_picture(evaluation.confusion),
         pairs=most_confused(evaluation),
+        reliability=Markup(trust_charts.reliability(found.calibration)),
+        coverage=Markup(trust_charts.coverage(found.abstention)),
+        changes=[(title, outcomes, Markup(svg)) for title, outcomes, svg in _changes(found.robustness)],
+        least=least,
+        place=lambda share: 100 * max(0.0, share - least) / (1 - least),
+        size=_bytes,
+        size_of=_large,
     )
 
 
@@ -117,3 +130,32 @@ def _curves(history: Sequence[Mapping[str, Any]]) -> list[tuple[str, tuple[str, 
         for title, series in wanted.items()
     ]
     return [chart for chart in drawn if chart[2]]
+
+
+def _changes(found: Robustness | None) -> list[tuple[str, tuple[Outcome, ...], str]]:
+    """Title, outcomes and drawing of each kind of change, all on one scale."""
+    if found is None:
+        return []
+    lowest = min([found.unchanged.low, *(one.accuracy.low for one in found.outcomes)])
+    floor = max(0.0, np.floor(lowest * 10) / 10)
+    return [
+        (TITLES[kind], outcomes, trust_charts.change(outcomes, found.unchanged.value, floor, TITLES[kind]))
+        for kind, outcomes in found.by_kind().items()
+    ]
+
+
+def _least(slicing: Slicing) -> float:
+    """Where the bars of the slices begin: a tenth below the least accuracy that an honest sample allows."""
+    lows = [part.accuracy.low for dimension in slicing.dimensions for part in dimension.slices if part.is_enough]
+    return max(0.0, float(np.floor(min(lows, default=0.0) * 10 - 1e-9) / 10))
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
+
+
+def _large(count: int) -> str:
+    for power, word in ((1e9, "billion"), (1e6, "million")):
+        if count >= power:
+            return f"{count / power:.1f} {word}"
+    return f"{count:,}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calotype.metrics import Estimate
+from calotype.metrics import Estimate, wilson
+from calotype.resampling import accuracy_difference
 
 Images = NDArray[np.uint8]
 
@@ -77,15 +78,15 @@ class Robustness:
     unchanged: Estimate
     outcomes: tuple[Outcome, ...]
 
-    def of(self, kind: str) -> tuple[Outcome, ...]:
-        """The three strengths of one kind."""
-        return tuple(outcome for outcome in self.outcomes if outcome.kind == kind)
+    def by_kind(self) -> dict[str, tuple[Outcome, ...]]:
+        """The strengths of each kind, kinds in the order of `TITLES`."""
+        return {kind: tuple(outcome for outcome in self.outcomes if outcome.kind == kind) for kind in TITLES}
 
 
 def changes(size: int) -> Iterator[Change]:
     """Every change, for images of ``size`` pixels: six kinds, three strengths each, the weakest first."""
-    yield Change("flip", "horizontal", "horizontal", partial(flip, axes=(3,)))
-    yield Change("flip", "vertical", "vertical", partial(flip, axes=(2,)))
+    yield Change("flip", "horizontal", "left-right", partial(flip, axes=(3,)))
+    yield Change("flip", "vertical", "up-down", partial(flip, axes=(2,)))
     yield Change("flip", "both", "both", partial(flip, axes=(2, 3)))
     for share in SHIFTS:
         yield Change("shift", f"{share * 100:.0f}pct", _pixels(share * size), partial(shift, distance=share * size))
@@ -95,7 +96,7 @@ def changes(size: int) -> Iterator[Change]:
     for level in NOISES:
         yield Change("noise", f"{level * 100:.0f}pct", f"{level * 100:.0f} %", partial(noise, level=level))
     for stops in STOPS:
-        yield Change("brightness", f"{stops:g}stops", f"±{stops:g} stops", partial(expose, stops=stops))
+        yield Change("brightness", f"{stops:g}stops", f"±{stops:g} EV", partial(expose, stops=stops))
     for quality in QUALITIES:
         yield Change("jpeg", f"q{quality}", str(quality), partial(jpeg, quality=quality))
 
@@ -103,6 +104,44 @@ def changes(size: int) -> Iterator[Change]:
 def flip(images: Images, axes: tuple[int, ...]) -> Images:
     """Mirror each image: axis 3 left and right, axis 2 up and down, both together a half turn."""
     return np.ascontiguousarray(np.flip(images, axes))
+
+
+def measure(
+    images: Images,
+    labels: NDArray[Any],
+    answer: Callable[[Images], NDArray[Any]],
+    watch: Callable[[Sequence[Change]], Iterable[Change]] = iter,
+) -> Robustness:
+    """Answer the images unchanged and changed in every way.
+
+    The interval of a drop comes from the paired bootstrap over images: the changed image answers for the unchanged one.
+
+    Parameters
+    ----------
+    images
+        uint8 (N, C, S, S), N at least 1.
+    labels
+        True class indices, shape (N,).
+    answer
+        Gives probabilities (N, K) of images.
+    watch
+        Goes through the changes; may show how far the work is.
+    """
+    before = answer(images).argmax(axis=1) == labels
+    outcomes = []
+    for change in watch(list(changes(images.shape[-1]))):
+        after = answer(change.apply(images)).argmax(axis=1) == labels
+        drop = accuracy_difference(before, after)
+        outcomes.append(
+            Outcome(
+                change.kind,
+                change.name,
+                change.label,
+                wilson(int(after.sum()), len(after)),
+                Estimate(drop.value, drop.low, drop.high),
+            )
+        )
+    return Robustness(len(images), wilson(int(before.sum()), len(before)), tuple(outcomes))
 
 
 def shift(images: Images, distance: float) -> Images:
@@ -196,8 +235,3 @@ def _to_uint8(values: NDArray[Any]) -> Images:
 
 def _pixels(distance: float) -> str:
     return f"{distance:.2g} px"
-
-
-def kinds(outcomes: Sequence[Outcome]) -> list[str]:
-    """The kinds that were tried, in the order of `TITLES`."""
-    return [kind for kind in TITLES if any(outcome.kind == kind for outcome in outcomes)]

@@ -46,6 +46,9 @@ CURVES = {
 }
 """Columns of the history, and the names of the metrics: groups sort together on MLflow's compare page."""
 
+LARGEST_BATCH = 1000
+"""Metrics that MLflow takes at once."""
+
 LARGEST_PARAM = 6000
 """Characters of a parameter's value that MLflow keeps."""
 
@@ -203,7 +206,9 @@ def log_evaluation(project: Project, metrics: Mapping[str, float], artifacts: Ma
     run_id = ensure_run(project)
     client = connect(project)
     now = int(time.time() * 1000)
-    client.log_batch(run_id, metrics=[Metric(name, value, now, 0) for name, value in metrics.items()])
+    rows = [Metric(name, value, now, 0) for name, value in metrics.items()]
+    for start in range(0, len(rows), LARGEST_BATCH):
+        client.log_batch(run_id, metrics=rows[start : start + LARGEST_BATCH])
     for folder, paths in artifacts.items():
         for path in paths:
             client.log_artifact(run_id, str(path), folder)

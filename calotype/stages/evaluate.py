@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from calotype import bundle as bundles
-from calotype import dataset, git_state, metrics, pages, plots, report
+from calotype import dataset, findings, git_state, pages, report, report_files, robustness, scoring, throughput
 from calotype.bundle import Bundle
-from calotype.console import say
+from calotype.console import say, track
 from calotype.errors import DataError
-from calotype.files import replacing, write_bytes, write_json, write_text
+from calotype.files import sha256_of, write_json, write_text
+from calotype.findings import Answers, Findings
 from calotype.inference import Classifier
-from calotype.metrics import Evaluation
 from calotype.params import Params
 from calotype.project import Project
 from calotype.run_record import RunRecord
-from calotype.schemas import validate
+from calotype.scoring import classify, label_indices
+from calotype.split_digest import split_digest
 from calotype.splitting import read_splits
 
-CHUNK_BYTES = 1 << 29
-"""Pixels held at once."""
+__all__ = ["classify", "label_indices", "run", "score", "test_images"]
 
 
 def run(params: Params, project: Project) -> None:
@@ -39,90 +33,91 @@ def run(params: Params, project: Project) -> None:
     ------
     DataError
         If the model's classes are not the data set's labels, or its answers are no probabilities.
+    ParamsError
+        If ``evaluate.slices`` names a column that the data do not have.
     """
-    evaluation = score(params, project)
-    for line in metrics.summary(evaluation):
+    found = score(params, project)
+    for line in findings.summary(found):
         say("evaluate", line)
     say("evaluate", f"{'report':<16} {project.relative(project.reports / 'report.html')}")
-    _log(project, evaluation)
-    line = git_state.commit_line(
-        project.root, f"Train {params.name}: accuracy {evaluation.headline['accuracy'].value:.1%}"
-    )
+    _log(project, found)
+    accuracy = found.evaluation.headline["accuracy"].value
+    line = git_state.commit_line(project.root, f"Train {params.name}: accuracy {accuracy:.1%}")
     if line:
         say("evaluate", f"{'to keep it':<16} {line}")
 
 
-def score(params: Params, project: Project) -> Evaluation:
+def score(params: Params, project: Project) -> Findings:
     """Score the model and write everything under ``reports/``."""
     bundle = bundles.load(project.bundle)
     training = RunRecord.read(project.run_json)
     _check_training(project, training)
-    test = test_images(project, bundle)
-    probabilities = classify(params, project, bundle, test["image_id"].to_list())
-    actual = label_indices(test["label"].to_list(), bundle.classes)
-    evaluation = metrics.measure(
-        actual, probabilities, bundle.classes, top_k=params.evaluate.top_k, resamples=params.evaluate.bootstrap
+    classifier = scoring.classifier_of(params, bundle)
+    answers = _answer(params, project, bundle, classifier)
+    found = findings.measure(
+        answers,
+        bundle.classes,
+        params.evaluate,
+        temperature=bundle.temperature,
+        abstain_below=bundle.abstain_below,
+        answer=classifier.probabilities,
+        watch=_watched,
     )
-    predictions = _predictions(test, probabilities, bundle.classes)
-    _write_predictions(project, predictions, bundle.classes)
-    write_json(project.reports / "metrics.json", metrics.as_metrics(evaluation))
-    _write_plots(project.reports / "plots", evaluation, predictions, training.history)
-    page = _report(params, project, bundle, training, evaluation, predictions)
-    write_text(project.reports / "report.html", report.render(page))
-    return evaluation
+    _write(params, project, bundle, training, answers, found)
+    return found
 
 
 def test_images(project: Project, bundle: Bundle) -> pl.DataFrame:
-    """Rows of the manifest that the test split holds: image_id, path, label, in the order of image_id.
-
-    Raises
-    ------
-    DataError
-        If the data set's labels are not exactly the model's classes.
-    """
-    manifest = dataset.read_manifest(project.dataset).select("image_id", "path", "label")
-    _check_classes(manifest["label"], bundle.classes, project.relative(project.bundle))
-    splits = read_splits(project.splits).filter(pl.col("split") == "test").select("image_id")
-    return manifest.join(splits, on="image_id", how="inner").sort("image_id")
+    """Rows of the manifest that the test split holds, in the order of image_id; see `scoring.test_images`."""
+    return scoring.test_images(project, bundle, project.relative(project.bundle))
 
 
-def classify(params: Params, project: Project, bundle: Bundle, image_ids: Sequence[str]) -> NDArray[np.float32]:
-    """Class probabilities of stored images, float32 (N, K), in the order of ``image_ids``."""
-    classifier = Classifier(
-        bundle, device=params.train.device, batch_size=params.predict.batch_size, threads=params.train.threads
+def _answer(params: Params, project: Project, bundle: Bundle, classifier: Classifier) -> Answers:
+    """Go through the test images once: answers, brightness, and a sample to be changed later."""
+    test = test_images(project, bundle)
+    if test.is_empty():
+        raise DataError("the test split holds no images; expected some. Raise split.test in params.yaml.")
+    sampled = robustness.sample(test.height, params.evaluate.robustness_images)
+    probabilities = np.empty((test.height, len(bundle.classes)), dtype=np.float32)
+    greys = np.empty(test.height)
+    kept, timed = [], None
+    for place, images in scoring.chunks(params, project, bundle.image, test["image_id"].to_list()):
+        probabilities[place] = classifier.probabilities(images)
+        greys[place] = robustness.brightness(images)
+        kept.append(images[sampled[(sampled >= place.start) & (sampled < place.stop)] - place.start])
+        timed = images[: params.predict.batch_size] if timed is None else timed
+    assert timed is not None
+    return Answers(
+        test=test,
+        actual=label_indices(test["label"].to_list(), bundle.classes),
+        probabilities=probabilities,
+        brightness=greys,
+        sampled=sampled,
+        sample=np.concatenate(kept),
+        cost=throughput.measure(bundle, classifier, timed, params.predict.batch_size),
     )
-    size = bundle.image.channels * bundle.image.size**2
-    step = max(1, CHUNK_BYTES // size)
-    megapixels = params.ingest.max_megapixels
-    parts = [
-        classifier.probabilities(
-            dataset.load_images(
-                project.dataset,
-                image_ids[start : start + step],
-                bundle.image,
-                max_megapixels=megapixels,
-                prefix="evaluate",
-            )
-        )
-        for start in range(0, len(image_ids), step)
-    ]
-    return np.concatenate(parts) if parts else np.empty((0, len(bundle.classes)), dtype=np.float32)
 
 
-def label_indices(labels: Sequence[str], classes: Sequence[str]) -> metrics.Ints:
-    """Where each label stands among the model's classes."""
-    places = {name: place for place, name in enumerate(classes)}
-    return np.array([places[label] for label in labels], dtype=np.int64)
+def _watched(changes: Sequence[robustness.Change]) -> Iterable[robustness.Change]:
+    return track(changes, prefix="evaluate", unit="changes", total=len(changes))
 
 
-def _check_classes(labels: pl.Series, classes: Sequence[str], model: str) -> None:
-    counts = dict(labels.value_counts().sort("label").iter_rows())
-    unknown = [f"{label!r} ({count:,} images)" for label, count in counts.items() if label not in classes]
-    absent = [repr(name) for name in classes if name not in counts]
-    found = [f"{model} does not know the label {', '.join(unknown[:5])}"] if unknown else []
-    found += [f"the data set has no images of {', '.join(absent[:5])}, which {model} knows"] if absent else []
-    if found:
-        raise DataError(f"{'; '.join(found)}. Expected equal classes: run `dvc repro` to train on these data.")
+def _write(
+    params: Params, project: Project, bundle: Bundle, training: RunRecord, answers: Answers, found: Findings
+) -> None:
+    digest, reports = bundles.digest(project.bundle), project.reports
+    rows = report_files.predictions(answers, bundle.classes, bundle.abstain_below)
+    about = {
+        "bundle_digest": digest,
+        "splits_sha256": sha256_of(project.splits),
+        "split_digest": split_digest(rows["image_id"].to_list(), rows["label"].to_list()),
+    }
+    report_files.write_predictions(rows, about, bundle.classes, reports)
+    report_files.write_golden(rows, project.dataset, digest, bundle.classes, reports)
+    report_files.write_plots(reports / "plots", found, rows, training.history)
+    write_json(reports / "metrics.json", findings.as_metrics(found))
+    page = _report(params, project, bundle, training, found, rows)
+    write_text(reports / "report.html", report.render(page))
 
 
 def _check_training(project: Project, training: RunRecord) -> None:
@@ -134,64 +129,16 @@ def _check_training(project: Project, training: RunRecord) -> None:
         )
 
 
-def _predictions(test: pl.DataFrame, probabilities: NDArray[np.float32], classes: Sequence[str]) -> pl.DataFrame:
-    names = np.array(classes, dtype=object)
-    return test.with_columns(
-        pl.Series("predicted", names[probabilities.argmax(axis=1)].tolist(), dtype=pl.String),
-        pl.Series("confidence", probabilities.max(axis=1), dtype=pl.Float32),
-        pl.Series("probabilities", probabilities).cast(pl.List(pl.Float32)),
-    )
-
-
-def _write_predictions(project: Project, predictions: pl.DataFrame, classes: Sequence[str]) -> None:
-    """One row for each test image; the file's metadata name the model, and the classes in their order."""
-    about = {
-        "format_version": "1",
-        "bundle_digest": bundles.digest(project.bundle),
-        "classes": json.dumps(list(classes), ensure_ascii=False),
-    }
-    validate("predictions", predictions, project.reports / "schema_failures.parquet")
-    with replacing(project.reports / "predictions.parquet") as temporary:
-        predictions.write_parquet(temporary, metadata=about)
-
-
-def _write_plots(
-    folder: Path, evaluation: Evaluation, predictions: pl.DataFrame, history: Sequence[Mapping[str, Any]]
-) -> None:
-    pairs = predictions.select(actual="label", predicted="predicted").sort("actual", "predicted")
-    _write_table(folder / "confusion.csv", pairs.columns, pairs.iter_rows())
-    series = sorted(history[0].keys() - {"epoch"}) if history else []
-    epochs = ([int(row["epoch"]), *(row[name] for name in series)] for row in history)
-    _write_table(folder / "curves.csv", ["epoch", *series], epochs)
-    columns = ["class", "images", "precision", "recall", "f1"]
-    scores = ((s.name, s.support, s.precision.value, s.recall.value, s.f1) for s in evaluation.per_class)
-    _write_table(folder / "per_class.csv", columns, scores)
-    write_bytes(folder / "confusion.png", plots.confusion_png(evaluation.confusion, evaluation.classes))
-
-
-def _write_table(path: Path, columns: Sequence[str], rows: Iterator[Any]) -> None:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
-
-
 def _report(
-    params: Params,
-    project: Project,
-    bundle: Bundle,
-    training: RunRecord,
-    evaluation: Evaluation,
-    predictions: pl.DataFrame,
+    params: Params, project: Project, bundle: Bundle, training: RunRecord, found: Findings, rows: pl.DataFrame
 ) -> report.Report:
     return report.Report(
         title=training.experiment,
-        evaluation=evaluation,
+        findings=found,
         history=training.history,
-        facts=_facts(project, bundle, training),
+        facts=_facts(project, bundle, training, found),
         parameters=training.params,
-        mistakes=_mistakes(project, predictions, params.ingest.max_megapixels),
+        mistakes=_mistakes(project, rows, params.ingest.max_megapixels),
     )
 
 
@@ -207,13 +154,13 @@ def _mistakes(project: Project, predictions: pl.DataFrame, max_megapixels: float
     return mistakes
 
 
-def _facts(project: Project, bundle: Bundle, training: RunRecord) -> dict[str, str]:
+def _facts(project: Project, bundle: Bundle, training: RunRecord, found: Findings) -> dict[str, str]:
     """Words and values about model and data, as far as they are known."""
     environment, image = training.environment, bundle.image
     changed = ", with changes" if environment.get("git_dirty") else ""
     commit = environment.get("git_commit")
     facts = {
-        "Network": f"{bundle.network.name}, {_parameter_count(bundle):,} parameters",
+        "Network": f"{bundle.network.name}, {found.cost.parameters:,} parameters",
         "Input": f"{image.size}×{image.size} pixels, {'grey' if image.channels == 1 else 'colour'}, {image.resize}",
         "Images": _split_counts(project),
         "Data digest": dataset.digest(project.dataset),
@@ -232,24 +179,27 @@ def _split_counts(project: Project) -> str:
     return ", ".join(f"{counts.get(name, 0):,} {word}" for name, word in words.items())
 
 
-def _parameter_count(bundle: Bundle) -> int:
-    statistics = ("running_mean", "running_var", "num_batches_tracked")
-    return sum(tensor.numel() for name, tensor in bundle.weights.items() if not name.endswith(statistics))
-
-
 def _when(training: RunRecord) -> str:
     seconds = round(training.ended_at - training.started_at)
-    took = f"{seconds} s" if seconds < 120 else f"{seconds // 60} min {seconds % 60} s"
     end = datetime.fromtimestamp(training.ended_at, UTC)
-    epochs = len(training.history)
-    return f"{end:%Y-%m-%d %H:%M} UTC, {epochs} epochs in {took}, best epoch {training.best_epoch}"
+    kept = f"best epoch {training.best_epoch}"
+    if training.environment.get("weights_from"):
+        return f"calibrated {end:%Y-%m-%d %H:%M} UTC, with the weights of an earlier, equal training, {kept}"
+    took = f"{seconds} s" if seconds < 120 else f"{seconds // 60} min {seconds % 60} s"
+    return f"{end:%Y-%m-%d %H:%M} UTC, {len(training.history)} epochs in {took}, {kept}"
 
 
-def _log(project: Project, evaluation: Evaluation) -> None:
+def _log(project: Project, found: Findings) -> None:
     # MLflow costs seconds to import and may be unreachable: by now every file is in its place.
     from calotype import tracking
 
     reports = project.reports
-    artifacts = {"report": [reports / "report.html"], "plots": sorted((reports / "plots").iterdir())}
-    run_id = tracking.log_evaluation(project, metrics.as_logged(evaluation), artifacts)
+    readable = [path for path in (reports / "report.html", reports / "data.html") if path.is_file()]
+    artifacts = {
+        "report": readable,
+        "plots": sorted((reports / "plots").iterdir()),
+        "predictions": [reports / "predictions.parquet"],
+        "golden": [reports / "golden.parquet"],
+    }
+    run_id = tracking.log_evaluation(project, findings.as_logged(found), artifacts)
     say("evaluate", f"{'MLflow run':<16} {run_id}")

@@ -1,4 +1,8 @@
-"""Train the network on the training split, watched by the validation split; resume where a killed training stopped."""
+"""Train the network on the training split, watched by the validation split; resume where a killed training stopped.
+
+At the end the validation split also gives the temperature, and the confidence below which the model abstains. Weights
+of a finished training are kept: a change of those two numbers alone (`evaluate.target_precision`) costs no epoch.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +23,9 @@ import torch
 from ruamel.yaml import YAML
 
 from calotype import bundle, checkpoint, dataset, environment, lineage, network, tracking
+from calotype.calibrating import calibrated
 from calotype.console import say
-from calotype.device import choose_device, uses_bf16
+from calotype.device import choose_device, processor_flags, uses_bf16
 from calotype.errors import DataError
 from calotype.files import sha256_of
 from calotype.params import Params, flatten
@@ -32,16 +37,27 @@ from calotype.training import Labelled, State, Statistics, Trainer, history_rows
 SHAPING = ("image", "network", "train", "augment")
 """Sections of params.yaml that make a training what it is."""
 
+AFTERWARDS = tuple(f"calotype/{name}.py" for name in ("abstention", "calibrating", "calibration", "metrics"))
+"""Code that works on the finished weights: a change of it asks for no epoch."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which images are for what (image_id, label), the classes in order, and the digests that name the data."""
+
+    training: pl.DataFrame
+    validation: pl.DataFrame
+    classes: tuple[str, ...]
+    facts: dict[str, Any]
+
 
 @dataclass(frozen=True)
 class Data:
-    """What a training reads, and the digests that name it."""
+    """What a training reads."""
 
     training: Labelled
     validation: Labelled
     statistics: Statistics
-    classes: tuple[str, ...]
-    facts: dict[str, Any]
 
 
 def run(params: Params, project: Project) -> None:
@@ -57,42 +73,73 @@ def run(params: Params, project: Project) -> None:
     network.check(params.network, params.image)
     device = choose_device(params.train.device)
     torch.set_num_threads(params.train.threads)
-    data = _load(params, project)
-    key = _key(params, project, data)
-    state, names = checkpoint.load(_checkpoint(project), key) or (State(), {"run_key": uuid.uuid4().hex})
+    plan = _plan(project)
+    key = _key(params, project, plan, device)
+    stopped = checkpoint.load(_checkpoint(project), key)
+    finished = checkpoint.load(_finished(project), key) if stopped is None else None
+    if finished is not None:
+        _calibrate_anew(params, project, plan, finished, device)
+        return
+    state, names = stopped or (State(), {"run_key": uuid.uuid4().hex})
+    _train_anew(params, project, plan, key, state, names, device)
+
+
+def _train_anew(
+    params: Params,
+    project: Project,
+    plan: Plan,
+    key: str,
+    state: State,
+    names: dict[str, str],
+    device: torch.device,
+) -> None:
+    """Train from a state to the end, and keep the weights for another look at validation."""
     if state.next_epoch:
         say("train", f"resumes after epoch {state.next_epoch} of {params.train.epochs}")
-    trainer = _trainer(params, project, data, device)
-    record = _record(params, project, data, state, names["run_key"], device)
+    data = _load(params, project, plan)
+    trainer = _trainer(params, project, plan, data, device)
+    record = _record(params, project, plan, state, names["run_key"], device)
     with _mlflow_run(project, record) as run_id:
         try:
             _train(trainer, state, project, key, names, run_id)
         except KeyboardInterrupt:
             say("train", f"interrupted after epoch {state.next_epoch}: `dvc repro` goes on from there")
             raise
-        _finish(params, project, data, state, record, run_id)
+        _finish(params, project, plan, state, data.statistics, data.validation, record, run_id)
+    checkpoint.save(_finished(project), key, _weights_alone(state), names | _as_names(data.statistics))
     _checkpoint(project).unlink(missing_ok=True)
 
 
-def _load(params: Params, project: Project) -> Data:
+def _calibrate_anew(
+    params: Params, project: Project, plan: Plan, finished: tuple[State, dict[str, str]], device: torch.device
+) -> None:
+    """Take the weights of the finished training that had all the same inputs; a bundle and a run of their own."""
+    state, names = finished
+    kept = project.relative(_finished(project))
+    say("train", f"trains no epoch: {kept} holds the weights of an equal training. To train again, delete it")
+    validation = _labelled(params, project, plan.validation, plan.classes)
+    record = _record(params, project, plan, state, uuid.uuid4().hex, device)
+    record = record.model_copy(update={"environment": record.environment | {"weights_from": names["run_key"]}})
+    with _mlflow_run(project, record) as run_id:
+        _finish(params, project, plan, state, _from_names(names), validation, record, run_id)
+
+
+def _plan(project: Project) -> Plan:
     manifest = dataset.read_manifest(project.dataset)
     splits = read_splits(project.splits)
-    rows = manifest.select("image_id", "label").join(splits.select("image_id", "split"), on="image_id", how="left")
-    # An image without a split is one that was left out; one without a row belongs to another state.
-    if not manifest["image_id"].equals(splits["image_id"].sort()):
+    rows = manifest.select("image_id", "label").join(splits.select("image_id", "split"), on="image_id")
+    # Left out by split (its `split` is null), an image is in no list below.
+    if not len(rows) == len(manifest) == len(splits):
         raise DataError(f"{project.relative(project.splits)}: not the split of this dataset. Run `dvc repro split`.")
-    classes = tuple(sorted(rows["label"].unique().to_list()))
     # Order by image_id, never by shard: the same images train the same network however they arrived.
     chosen = {name: rows.filter(pl.col("split") == name).sort("image_id") for name in ("train", "val", "test")}
     say("train", f"{len(chosen['train']):,} training and {len(chosen['val']):,} validation images")
-    training = _labelled(params, project, chosen["train"], classes)
-    validation = _labelled(params, project, chosen["val"], classes)
     facts = {
         "digest": dataset.digest(project.dataset),
         "splits_sha256": sha256_of(project.splits),
         "dvc_md5": _dvc_md5(project),
     } | {name: len(frame) for name, frame in chosen.items()}
-    return Data(training, validation, pixel_statistics(training.images), classes, facts)
+    return Plan(chosen["train"], chosen["val"], tuple(sorted(rows["label"].unique().to_list())), facts)
 
 
 def _labelled(params: Params, project: Project, rows: pl.DataFrame, classes: tuple[str, ...]) -> Labelled:
@@ -108,9 +155,15 @@ def _labelled(params: Params, project: Project, rows: pl.DataFrame, classes: tup
     return Labelled(torch.from_numpy(images), labels)
 
 
-def _trainer(params: Params, project: Project, data: Data, device: torch.device) -> Trainer:
+def _load(params: Params, project: Project, plan: Plan) -> Data:
+    training = _labelled(params, project, plan.training, plan.classes)
+    validation = _labelled(params, project, plan.validation, plan.classes)
+    return Data(training, validation, pixel_statistics(training.images))
+
+
+def _trainer(params: Params, project: Project, plan: Plan, data: Data, device: torch.device) -> Trainer:
     torch.manual_seed(params.train.seed)
-    model = network.build(params.network, params.image, len(data.classes))
+    model = network.build(params.network, params.image, len(plan.classes))
     loaded = network.load_initial_weights(model, params.network, project.root)
     precision = "bf16" if uses_bf16(params.train.precision, device) else "float32"
     say(
@@ -126,7 +179,7 @@ def _trainer(params: Params, project: Project, data: Data, device: torch.device)
         train=params.train,
         augmentation=params.augment,
         device=device,
-        classes=len(data.classes),
+        classes=len(plan.classes),
     )
 
 
@@ -151,25 +204,20 @@ def _train(trainer: Trainer, state: State, project: Project, key: str, names: di
         say("train", f"stopped early after epoch {state.next_epoch}: validation did not improve")
 
 
-def _finish(params: Params, project: Project, data: Data, state: State, started: RunRecord, run_id: str) -> None:
+def _finish(
+    params: Params,
+    project: Project,
+    plan: Plan,
+    state: State,
+    statistics: Statistics,
+    validation: Labelled,
+    started: RunRecord,
+    run_id: str,
+) -> None:
     """Write the bundle, then the record, then MLflow: each is a projection of the one before."""
-    sections = params.model_dump()
-    made = bundle.Bundle(
-        network=params.network,
-        classes=data.classes,
-        image=params.image,
-        mean=data.statistics.mean,
-        std=data.statistics.std,
-        temperature=1.0,
-        weights=state.best_weights,
-        trained_with={
-            "params": {name: sections[name] for name in SHAPING},
-            "dataset_digest": data.facts["digest"],
-            "splits_sha256": data.facts["splits_sha256"],
-            "counts": {name: data.facts[name] for name in ("train", "val", "test")},
-        },
-    )
-    bundle.save(made, project.bundle)
+    best = state.history[state.best_epoch]
+    say("train", f"keeps epoch {state.best_epoch + 1}: validation accuracy {best.val_accuracy:.2%}")
+    bundle.save(calibrated(_bundle(params, plan, state, statistics), validation, params), project.bundle)
     record = started.model_copy(
         update={
             "mlflow_run_id": run_id,
@@ -180,13 +228,30 @@ def _finish(params: Params, project: Project, data: Data, state: State, started:
         }
     )
     record.write(project.run_json)
-    best = state.history[state.best_epoch]
-    say("train", f"keeps epoch {state.best_epoch + 1}: validation accuracy {best.val_accuracy:.2%}")
     tracking.log_bundle(project, run_id)
 
 
+def _bundle(params: Params, plan: Plan, state: State, statistics: Statistics) -> bundle.Bundle:
+    sections = params.model_dump()
+    return bundle.Bundle(
+        network=params.network,
+        classes=plan.classes,
+        image=params.image,
+        mean=statistics.mean,
+        std=statistics.std,
+        temperature=1.0,
+        weights=state.best_weights,
+        trained_with={
+            "params": {name: sections[name] for name in SHAPING},
+            "dataset_digest": plan.facts["digest"],
+            "splits_sha256": plan.facts["splits_sha256"],
+            "counts": {name: plan.facts[name] for name in ("train", "val", "test")},
+        },
+    )
+
+
 def _record(
-    params: Params, project: Project, data: Data, state: State, run_key: str, device: torch.device
+    params: Params, project: Project, plan: Plan, state: State, run_key: str, device: torch.device
 ) -> RunRecord:
     return RunRecord(
         key=run_key,
@@ -198,7 +263,7 @@ def _record(
         history=history_rows(state.history),
         params=flatten(params),
         bundle_digest="",
-        dataset=data.facts,
+        dataset=plan.facts,
         environment=environment.describe(project.root, device.type, params.train.threads),
     )
 
@@ -241,16 +306,37 @@ def _progress(trainer: Trainer, state: State) -> Iterator[tuple[Callable[[int], 
         yield (lambda _: progress.advance(task)), (lambda line: progress.console.print(f"train: {line}"))
 
 
-def _key(params: Params, project: Project, data: Data) -> str:
-    """Digest of parameters, data and code: a checkpoint of any other combination is not this training's."""
-    code = {name: value for name, value in lineage.snapshot("train", project).items() if name.endswith(".py")}
+def _key(params: Params, project: Project, plan: Plan, device: torch.device) -> str:
+    """Digest of parameters, data, code and processor: a checkpoint of any other combination is not this training's."""
+    snapshot = lineage.snapshot("train", project)
+    code = {name: value for name, value in snapshot.items() if name.endswith(".py") and name not in AFTERWARDS}
     values = params.model_dump()
-    parts = [{name: values[name] for name in SHAPING}, data.facts["digest"], data.facts["splits_sha256"], code]
+    machine = [torch.__version__, device.type, list(processor_flags())]
+    data = [plan.facts["digest"], plan.facts["splits_sha256"]]
+    parts = [{name: values[name] for name in SHAPING}, data, code, machine]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _weights_alone(state: State) -> State:
+    """What of a finished training is worth its space: the best weights and the history."""
+    return replace(state, weights={}, optimizer={})
+
+
+def _as_names(statistics: Statistics) -> dict[str, str]:
+    return {"statistics": json.dumps([statistics.mean, statistics.std])}
+
+
+def _from_names(names: dict[str, str]) -> Statistics:
+    mean, std = json.loads(names["statistics"])
+    return Statistics(tuple(mean), tuple(std))
 
 
 def _checkpoint(project: Project) -> Path:
     return project.cache / "checkpoint.safetensors"
+
+
+def _finished(project: Project) -> Path:
+    return project.cache / "finished.safetensors"
 
 
 def _dvc_md5(project: Project) -> str:

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page
 
-from calotype.metrics import measure
 from calotype.pages import picture
 from calotype.report import Mistake, Report, render
+from tests.examples import make_findings
 
 pytestmark = pytest.mark.browser
 
@@ -23,12 +23,8 @@ SCREENS = [("light", 1200), ("dark", 1200), ("light", 390), ("dark", 390)]
 
 
 def write_report(folder: Path, classes: list[str]) -> Path:
-    count, images = len(classes), max(60, 8 * len(classes))
+    images = max(60, 8 * len(classes))
     random = np.random.default_rng(2)
-    actual = np.arange(images) % count
-    scores = random.normal(size=(images, count))
-    scores[np.arange(images), actual] += 2
-    probabilities = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
     buffer = io.BytesIO()
     Image.fromarray(random.integers(0, 255, (8, 8), dtype=np.uint8)).save(buffer, format="PNG")
     uri, is_small = picture(buffer.getvalue(), max_megapixels=1)
@@ -37,7 +33,7 @@ def write_report(folder: Path, classes: list[str]) -> Path:
     ]
     page = Report(
         title="digits",
-        evaluation=measure(actual, probabilities, classes, top_k=3, resamples=100),
+        findings=make_findings(classes, images),
         history=rows,
         facts={"Model digest": "0123456789abcdef" * 4},
         parameters={"train.lr": 0.003},

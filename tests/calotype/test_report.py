@@ -10,8 +10,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from calotype.metrics import Evaluation, measure
+from calotype.metrics import measure
 from calotype.report import Mistake, Report, most_confused, render
+from tests.examples import make_findings
 
 HOSTILE = "</title><script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
 HISTORY = [
@@ -43,20 +44,11 @@ class Page(HTMLParser):
         self.words.append(data)
 
 
-def evaluation(classes: list[str], images: int = 60, skill: float = 2.0) -> Evaluation:
-    random = np.random.default_rng(0)
-    actual = np.arange(images) % len(classes)
-    scores = random.normal(size=(images, len(classes)))
-    scores[np.arange(images), actual] += skill
-    probabilities = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
-    return measure(actual, probabilities, classes, top_k=3, resamples=100)
-
-
 def report(classes: list[str], **changes: object) -> Report:
     mistake = Mistake(f"{classes[0]}/1.png", classes[0], classes[-1], 0.875, "data:image/png;base64,AAAA", True)
     values: dict[str, object] = {
         "title": "digits",
-        "evaluation": evaluation(classes),
+        "findings": make_findings(classes),
         "history": HISTORY,
         "facts": {"Network": "cnn, 12 parameters"},
         "parameters": {"train.lr": 0.003, "name": "digits"},
@@ -69,7 +61,7 @@ def test_the_page_shows_each_headline_figure_with_its_interval() -> None:
     made = report(["cat", "dog", "eel", "fox"])
     text = re.sub(r"\s+", " ", " ".join(Page(render(made)).words).replace("\xa0", " "))
     for name in ("accuracy", "top_k_accuracy", "f1_macro"):
-        figure = made.evaluation.headline[name]
+        figure = made.findings.evaluation.headline[name]
         assert f"{figure.value * 100:.1f} %" in text
         assert f"{figure.low * 100:.1f}–{figure.high * 100:.1f} %" in text
     for word in ("cat", "12 parameters", "train.lr", "87.5 %", "cat/1.png"):
@@ -121,7 +113,7 @@ def test_only_the_script_of_the_page_may_run() -> None:
 @pytest.mark.parametrize("count", [2, 10, 30, 31, 120])
 def test_any_number_of_classes_has_a_matrix_and_a_row_for_each_class(count: int) -> None:
     classes = [f"class {number}" for number in range(count)]
-    text = render(report(classes, evaluation=evaluation(classes, images=4 * count)))
+    text = render(report(classes, findings=make_findings(classes, images=4 * count)))
     assert ("Confusion matrix of" in text) == (count > 30)
     assert text.count('<th scope="row">class ') == count
     assert len(text) < 1_000_000
@@ -135,7 +127,7 @@ def test_permuting_the_classes_permutes_the_rows_and_nothing_else() -> None:
 
     def page(labels: np.ndarray, columns: np.ndarray, names: list[str]) -> list[str]:
         figures = measure(labels, columns, names, top_k=2, resamples=100)
-        text = render(report(names, evaluation=figures, mistakes=[]))
+        text = render(report(names, findings=make_findings(names, evaluation=figures), mistakes=[]))
         rows = re.findall(r'<tr><th scope="row">(?:cat|dog|eel).*?</tr>', text, re.DOTALL)
         cards = re.findall(r'<div class="card">.*?</b><span>.*?</span>', text, re.DOTALL)
         return sorted(rows) + cards + sorted(re.findall(r"<title>(?:cat|dog|eel).*?</title>", text))
@@ -148,7 +140,9 @@ def test_a_perfect_score_says_how_little_that_proves() -> None:
     perfect = measure(
         np.array([0, 1] * 30), np.tile([[0.9, 0.1], [0.1, 0.9]], (30, 1)), ["a", "b"], top_k=1, resamples=100
     )
-    text = render(report(["a", "b"], evaluation=perfect, mistakes=[])).replace("&nbsp;", " ")
+    text = render(report(["a", "b"], findings=make_findings(["a", "b"], evaluation=perfect), mistakes=[])).replace(
+        "&nbsp;", " "
+    )
     assert "all answered rightly" in text
     assert "above 95.0 %" in text
     assert "Most confident mistakes" not in text
