@@ -204,8 +204,7 @@ def _worst_change(found: Robustness | None) -> str:
     if found is None:
         return ""
     worst = max(found.outcomes, key=lambda outcome: outcome.drop.value)
-    title = robustness.TITLES[worst.kind].lower()
-    return f"falls most by {title} {worst.label}: {found.unchanged.value:.1%} → {worst.accuracy.value:.1%}"
+    return f"falls most by {worst.words}: {found.unchanged.value:.1%} → {worst.accuracy.value:.1%}"
 
 
 def _further(findings: Findings) -> dict[str, Estimate]:

@@ -30,23 +30,27 @@ class Tally:
     """Counts that grow as rows pass by."""
 
     predicted: int = 0
+    abstained: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     labels: Counter[str] = field(default_factory=Counter)
 
     def add(self, rows: pa.RecordBatch) -> None:
         """Count a batch of rows."""
-        columns = (rows[name].to_pylist() for name in ("status", "label", "reason"))
-        for status, label, reason in zip(*columns, strict=True):
+        columns = (rows[name].to_pylist() for name in ("status", "label", "abstained", "reason"))
+        for status, label, abstained, reason in zip(*columns, strict=True):
             if status == PREDICTED:
                 self.predicted += 1
+                self.abstained += abstained
                 self.labels[label] += 1
             else:
                 self.rejected[reason.partition(":")[0]] += 1
 
     def counts(self) -> str:
-        """``10 predicted, 5 rejected (2 corrupt, 3 empty)``."""
+        """``10 predicted (1 abstained), 5 rejected (2 corrupt, 3 empty)``."""
         codes = ", ".join(f"{number:,} {code}" for code, number in sorted(self.rejected.items()))
-        return f"{self.predicted:,} predicted, {self.rejected.total():,} rejected" + (f" ({codes})" if codes else "")
+        withheld = f" ({self.abstained:,} abstained)" if self.abstained else ""
+        rejected = f"{self.rejected.total():,} rejected" + (f" ({codes})" if codes else "")
+        return f"{self.predicted:,} predicted{withheld}, {rejected}"
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class PredictionSummary:
 
     files: int
     predicted: int
+    abstained: int
     rejected: dict[str, int]
     labels: dict[str, int]
     counts: str
@@ -78,6 +83,7 @@ class BatchSummary:
     new: int = 0
     appended: int = 0
     predicted: int = 0
+    abstained: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
     labels: dict[str, int] = field(default_factory=dict)
     counts: str = ""
@@ -121,6 +127,7 @@ def predict_to_file(project: Project, params: Params, source: Path, to: Path) ->
     return PredictionSummary(
         files=tally.predicted + tally.rejected.total(),
         predicted=tally.predicted,
+        abstained=tally.abstained,
         rejected=dict(tally.rejected),
         labels=dict(tally.labels),
         counts=tally.counts(),
@@ -198,6 +205,7 @@ def _predict_new(
         new=new,
         appended=appended,
         predicted=tally.predicted,
+        abstained=tally.abstained,
         rejected=dict(tally.rejected),
         labels=dict(tally.labels),
         counts=tally.counts(),

@@ -15,6 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from calotype import decode, incoming
+from calotype.abstention import is_answered
 from calotype.incoming import Unreadable, Waiting
 from calotype.params import ImageParams
 
@@ -31,6 +32,8 @@ SCHEMA = pa.schema(
         pa.field("reason", pa.string()),
         pa.field("label", pa.string()),
         pa.field("confidence", pa.float32()),
+        # The answer is given for the record, but its confidence is below what the model was to keep.
+        pa.field("abstained", pa.bool_()),
         # A map, so that models with other classes share one table.
         pa.field("probabilities", pa.map_(pa.string(), pa.float32())),
         pa.field("model_name", pa.string(), nullable=False),
@@ -57,9 +60,10 @@ class Model:
 
 
 class Classifies(Protocol):
-    """What is needed of a classifier: classes in order, and probabilities (N, K) for uint8 images (N, C, S, S)."""
+    """What is needed of a classifier: classes, threshold, and probabilities (N, K) for uint8 images (N, C, S, S)."""
 
     classes: tuple[str, ...]
+    abstain_below: float
 
     def probabilities(self, images_nchw: NDArray[np.uint8], /) -> NDArray[np.float32]: ...
 
@@ -139,11 +143,11 @@ def classify(batch: list[Prepared], classifier: Classifies, model: Model) -> pa.
     """Answer one batch: a row for each image, predicted or rejected, in its order."""
     pictures = [one.pixels for one in batch if one.pixels is not None]
     answers: Iterator[Any] = iter(classifier.probabilities(np.stack(pictures)) if pictures else ())
-    rows = [_row(one, answers, classifier.classes, model) for one in batch]
+    rows = [_row(one, answers, classifier, model) for one in batch]
     return pa.RecordBatch.from_pylist(rows, schema=SCHEMA)
 
 
-def _row(one: Prepared, answers: Iterator[Any], classes: tuple[str, ...], model: Model) -> dict[str, Any]:
+def _row(one: Prepared, answers: Iterator[Any], classifier: Classifies, model: Model) -> dict[str, Any]:
     row: dict[str, Any] = {
         "path": one.path,
         "image_id": one.image_id,
@@ -159,7 +163,8 @@ def _row(one: Prepared, answers: Iterator[Any], classes: tuple[str, ...], model:
     best = int(probabilities.argmax())
     return row | {
         "status": PREDICTED,
-        "label": classes[best],
+        "label": classifier.classes[best],
         "confidence": float(probabilities[best]),
-        "probabilities": list(zip(classes, probabilities.tolist(), strict=True)),
+        "abstained": not bool(is_answered(probabilities[best], classifier.abstain_below)),
+        "probabilities": list(zip(classifier.classes, probabilities.tolist(), strict=True)),
     }

@@ -2,7 +2,7 @@
 
 Every append carries one application id with a rising number, and is committed through the very snapshot in which the
 known rows were read. Of several writers that read the same snapshot one commits; the others read again, leave out what
-is there by now, and try again.
+is there by now, and try again. A table of version 1 gets the column that version 2 added, its old rows without a value.
 """
 
 from __future__ import annotations
@@ -18,14 +18,17 @@ import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.schema import Field
 
 from calotype.errors import CalotypeError, DataError
 from calotype.prediction_rows import SCHEMA, Key
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FORMAT_KEY = "calotype.format_version"
 APPLICATION = "calotype.predictions"
 ATTEMPTS = 30
+ADDED = ("abstained",)
+"""Columns that version 1 lacks."""
 
 TABLE_SCHEMA = pa.schema(
     [
@@ -89,6 +92,9 @@ def append(place: Path, spool: Path) -> int:
     """
     for attempt in range(ATTEMPTS):
         table = open_table(place) or _create(place)
+        if not _is_up_to_date(table):
+            _upgrade(table)
+            continue
         known = known_keys(table)
         new = sum(int(batch.num_rows) for batch in _unknown(spool, known))
         if not new:
@@ -144,14 +150,35 @@ def _create(place: Path) -> DeltaTable:
     return table
 
 
+def _is_up_to_date(table: DeltaTable) -> bool:
+    return table.metadata().configuration.get(FORMAT_KEY) == str(FORMAT_VERSION)
+
+
+def _upgrade(table: DeltaTable) -> None:
+    """Bring a table of an older version to this one, column before version; another writer may be first."""
+    present = {field.name for field in table.schema().fields}
+    lacking = [field for field in _expected() if field.name not in present]
+    with contextlib.suppress(CommitFailedError):
+        if lacking:
+            table.alter.add_columns(lacking)
+        table.alter.set_table_properties({FORMAT_KEY: str(FORMAT_VERSION)}, raise_if_not_exists=False)
+
+
+def _expected() -> list[Field]:
+    return list(DeltaSchema.from_arrow(TABLE_SCHEMA).fields)
+
+
 def _check(table: DeltaTable, place: Path) -> None:
     found = table.metadata().configuration.get(FORMAT_KEY)
     if found is not None and found.isdigit() and int(found) > FORMAT_VERSION:
         raise DataError(f"{place}: format_version is {found}; this calotype writes {FORMAT_VERSION}. Upgrade it.")
-    if table.schema() != DeltaSchema.from_arrow(TABLE_SCHEMA) or found is None:
-        names = ", ".join(field.name for field in table.schema().fields)
-        expected = ", ".join(TABLE_SCHEMA.names)
+    # By name: a column that an upgrade adds stands last.
+    fields = {field.name: field for field in table.schema().fields}
+    expected = {field.name: field for field in _expected()}
+    if found == "1":
+        expected = {name: field for name, field in expected.items() if name in fields or name not in ADDED}
+    if fields != expected or found is None:
         raise DataError(
-            f"{place}: found a table with the columns {names}; expected the table of predictions ({expected}). "
-            "Set CALOTYPE_PREDICT_OUTPUT to another place."
+            f"{place}: found a table with the columns {', '.join(fields)}; expected the table of predictions "
+            f"({', '.join(TABLE_SCHEMA.names)}). Set CALOTYPE_PREDICT_OUTPUT to another place."
         )

@@ -6,7 +6,7 @@ The page asks nothing of the network, obeys light and dark, and treats every nam
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,9 @@ class Report:
         What the model was trained with: full key names and values.
     mistakes
         Wrong answers, the most confident first.
+    promised
+        What temperature and threshold did on the validation images they were fitted on; empty where nobody wrote it
+        down.
     """
 
     title: str
@@ -69,6 +72,7 @@ class Report:
     facts: Mapping[str, str]
     parameters: Mapping[str, Any]
     mistakes: Sequence[Mistake]
+    promised: Mapping[str, float] = field(default_factory=dict)
 
 
 def render(report: Report) -> str:

@@ -40,13 +40,24 @@ QUALITIES = (60, 30, 10)
 
 TITLES = {
     "flip": "Flip",
-    "shift": "Shift",
-    "blur": "Blur",
-    "noise": "Noise",
-    "brightness": "Brightness",
+    "shift": "Shift by pixels",
+    "blur": "Blur, σ in pixels",
+    "noise": "Noise, σ in % of white",
+    "brightness": "Brightness, ± stops",
     "jpeg": "JPEG quality",
 }
-"""Every kind of change, in the order shown."""
+"""Every kind of change, in the order shown, and what its strengths measure."""
+
+
+WORDS = {
+    "flip": "{} flip",
+    "shift": "shift by {} px",
+    "blur": "blur of {} px",
+    "noise": "noise of {} %",
+    "brightness": "brightness ± {} stops",
+    "jpeg": "JPEG quality {}",
+}
+"""How a sentence names a change."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +80,11 @@ class Outcome:
     accuracy: Estimate
     drop: Estimate
 
+    @property
+    def words(self) -> str:
+        """For a sentence: ``blur 1 px``, ``left-right flip``."""
+        return WORDS[self.kind].format(self.label)
+
 
 @dataclass(frozen=True)
 class Robustness:
@@ -89,14 +105,14 @@ def changes(size: int) -> Iterator[Change]:
     yield Change("flip", "vertical", "up-down", partial(flip, axes=(2,)))
     yield Change("flip", "both", "both", partial(flip, axes=(2, 3)))
     for share in SHIFTS:
-        yield Change("shift", f"{share * 100:.0f}pct", _pixels(share * size), partial(shift, distance=share * size))
+        yield Change("shift", f"{share * 100:.0f}pct", f"{share * size:.2g}", partial(shift, distance=share * size))
     for step in BLURS:
         sigma = step * max(size / 100, 0.25)
-        yield Change("blur", f"sigma{step}", _pixels(sigma), partial(blur, sigma=sigma))
+        yield Change("blur", f"sigma{step}", f"{sigma:.2g}", partial(blur, sigma=sigma))
     for level in NOISES:
-        yield Change("noise", f"{level * 100:.0f}pct", f"{level * 100:.0f} %", partial(noise, level=level))
+        yield Change("noise", f"{level * 100:.0f}pct", f"{level * 100:.0f}", partial(noise, level=level))
     for stops in STOPS:
-        yield Change("brightness", f"{stops:g}stops", f"±{stops:g} EV", partial(expose, stops=stops))
+        yield Change("brightness", f"{stops:g}stops", f"{stops:g}", partial(expose, stops=stops))
     for quality in QUALITIES:
         yield Change("jpeg", f"q{quality}", str(quality), partial(jpeg, quality=quality))
 
@@ -231,7 +247,3 @@ def _moved(pictures: NDArray[np.float32], distance: float, axis: int) -> NDArray
 def _to_uint8(values: NDArray[Any]) -> Images:
     rounded: Images = np.rint(values).clip(0, 255).astype(np.uint8)
     return rounded
-
-
-def _pixels(distance: float) -> str:
-    return f"{distance:.2g} px"

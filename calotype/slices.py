@@ -189,6 +189,10 @@ def _values(images: pl.DataFrame, name: str) -> tuple[NDArray[np.int64], list[tu
     else:
         kept = MOST_VALUES - 1
         labels = [*((text, "") for text in ranked[:kept]), (OTHER, f"{len(ranked) - kept:,} more values")]
+    if all(label.lstrip("-").isdigit() for label, _ in labels):
+        # Numbers are looked for in their order.
+        labels.sort(key=lambda label: int(label[0]))
+        ranked = [label for label, _ in labels]
     place_of = {text: min(place, len(labels) - 1) for place, text in enumerate(ranked)}
     return np.array([place_of[text] for text in texts], dtype=np.int64), labels
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from calotype.findings import Findings
 from calotype.metrics import Estimate
-from calotype.robustness import TITLES, Robustness
+from calotype.robustness import Robustness
 from calotype.slices import Slicing
 
 STEADY = 0.02
@@ -42,8 +42,8 @@ def _of_classes(found: Findings) -> Statement:
     scores = [score for score in found.evaluation.per_class if score.support]
     weakest = min(scores, key=lambda score: (score.recall.value, -score.support, score.name))
     text = f"Weakest class: {weakest.name}, {weakest.recall.percent} of its {weakest.support:,} images found."
-    accuracy = found.evaluation.headline["accuracy"].value
-    return Statement("Classes", text, "bad" if weakest.recall.high < accuracy else "open")
+    accuracy = found.evaluation.headline["accuracy"]
+    return Statement("Classes", text, "bad" if weakest.recall.high < accuracy.low else "open")
 
 
 def _of_confidence(found: Findings) -> Statement:
@@ -91,10 +91,10 @@ def _of_changes(found: Robustness) -> Statement:
         return Statement("Changes", "No change that was tried costs two points of accuracy.", "good")
     # Mirrored digits are no digits: what a flip costs is a fact about the classes first.
     mild = [outcomes[0] for kind, outcomes in found.by_kind().items() if kind != "flip"]
-    costly = [TITLES[one.kind].lower() for one in mild if one.drop.low > STEADY]
-    weak = f"Already weak {_list(costly)} costs more than two points; " if costly else "Weak changes cost little; "
+    costly = [one.words for one in mild if one.drop.low > STEADY]
+    weak = f"Already {_list(costly)} costs more than two points; " if costly else "Weak changes cost little; "
     drop = "{:.1f} points ({:.1f}–{:.1f})".format(*(100 * value for value in _three(worst.drop)))
-    text = f"{weak}most is lost by {TITLES[worst.kind].lower()} {worst.label}: {drop}."
+    text = f"{weak}most is lost by {worst.words}: {drop}."
     return Statement("Changes", text, "bad" if costly else "open")
 
 

@@ -11,8 +11,8 @@ from calotype.charts import Scale, nice_ticks, opening, scale
 from calotype.robustness import Outcome
 
 WIDTH, HEIGHT = 340, 260
-LEFT, RIGHT, TOP, BOTTOM = 50, 14, 12, 40
-SMALL_WIDTH, SMALL_HEIGHT = 240, 150
+LEFT, RIGHT, TOP, BOTTOM = 50, 22, 12, 40
+SMALL_WIDTH, SMALL_HEIGHT = 300, 160
 
 
 def reliability(found: Calibration) -> str:

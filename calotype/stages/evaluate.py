@@ -139,6 +139,7 @@ def _report(
         facts=_facts(project, bundle, training, found),
         parameters=training.params,
         mistakes=_mistakes(project, rows, params.ingest.max_megapixels),
+        promised=bundle.trained_with.get("calibration", {}),
     )
 
 

@@ -199,4 +199,5 @@ def test_a_tally_names_the_codes_in_order() -> None:
     tally = prediction.Tally(predicted=10)
     tally.rejected.update({"empty": 3, "corrupt": 2})
     assert tally.counts() == "10 predicted, 5 rejected (2 corrupt, 3 empty)"
+    assert replace(tally, abstained=3).counts() == "10 predicted (3 abstained), 5 rejected (2 corrupt, 3 empty)"
     assert replace(tally, rejected=type(tally.rejected)()).counts() == "10 predicted, 0 rejected"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,20 @@ def test_a_row_says_which_bytes_and_which_model(tiny_bundle: Bundle, fifteen_fil
     assert row["confidence"] == max(probabilities.values()) == probabilities[row["label"]]
 
 
+def test_an_answer_below_the_threshold_says_that_it_abstains(tiny_bundle: Bundle, fifteen_files: Path) -> None:
+    waiting = list(Folder(fifteen_files))
+    plain = rows_of(tiny_bundle, waiting, 4)
+    confidences = sorted(row["confidence"] for row in plain if row["status"] == "predicted")
+    # The threshold is one of the confidences: that row is answered, those below are not.
+    rows = rows_of(replace(tiny_bundle, abstain_below=confidences[4]), waiting, 4)
+    told = [row["abstained"] for row in rows if row["status"] == "predicted"]
+    assert told == [row["confidence"] < confidences[4] for row in plain if row["status"] == "predicted"]
+    assert sum(told) == 4
+    assert {row["abstained"] for row in rows if row["status"] == "rejected"} == {None}
+    assert {row["abstained"] for row in plain} == {False, None}
+    assert all(row["label"] for row in rows if row["abstained"])
+
+
 def test_batched_gives_what_one_by_one_gives(tiny_bundle: Bundle, fifteen_files: Path) -> None:
     waiting = list(Folder(fifteen_files))
     single, batched = (rows_of(tiny_bundle, waiting, size) for size in (1, 7))
@@ -80,6 +95,7 @@ def test_a_known_image_is_neither_decoded_nor_given_a_row(tiny_bundle: Bundle, f
 def test_an_answer_that_is_no_number_becomes_a_rejected_row(fifteen_files: Path) -> None:
     class Broken:
         classes = ("a", "b")
+        abstain_below = 0.0
 
         def probabilities(self, images_nchw: NDArray[np.uint8]) -> NDArray[np.float32]:
             return np.full((len(images_nchw), 2), np.nan, np.float32)

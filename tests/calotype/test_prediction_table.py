@@ -11,7 +11,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake import Schema as DeltaSchema
 
 from calotype import prediction_table
 from calotype.errors import CalotypeError, DataError
@@ -99,6 +100,55 @@ def test_a_writer_that_never_wins_gives_up_with_a_reason(tmp_path: Path, monkeyp
         append(tmp_path / "predictions", spool(tmp_path / "s", ["a"]))
 
 
+def old_table(place: Path, names: list[str], spooled: Path) -> None:
+    """A table as version 1 wrote it, without `abstained`."""
+    schema = pa.schema([field for field in TABLE_SCHEMA if field.name != "abstained"])
+    table = DeltaTable.create(
+        place,
+        schema=DeltaSchema.from_arrow(schema),
+        configuration={prediction_table.FORMAT_KEY: "1"},
+        raise_if_key_not_exists=False,
+    )
+    rows = pq.read_table(spool(spooled, names)).drop_columns(["abstained"]).cast(schema)
+    transaction = CommitProperties(app_transactions=[Transaction(prediction_table.APPLICATION, 1)])
+    write_deltalake(table, rows, mode="append", commit_properties=transaction)
+
+
+def test_an_older_table_gets_the_new_column_and_keeps_its_rows(tmp_path: Path) -> None:
+    place = tmp_path / "predictions"
+    old_table(place, ["a", "bad"], tmp_path / "old")
+    assert known_keys(open_table(place)) == {("a", "id-a"), ("bad", None)}
+    answered = pq.read_table(spool(tmp_path / "s", ["a", "b"])).to_pylist()
+    rows = [row | {"abstained": True} for row in answered]
+    pq.write_table(pa.Table.from_pylist(rows, schema=TABLE_SCHEMA), tmp_path / "s")
+    assert append(place, tmp_path / "s") == 1
+    frame = pl.read_delta(str(place)).sort("path")
+    assert frame["path"].to_list() == ["a", "b", "bad"]
+    assert frame["abstained"].to_list() == [None, True, None]
+    assert DeltaTable(place).metadata().configuration[prediction_table.FORMAT_KEY] == "2"
+    assert append(place, spool(tmp_path / "s", ["c"])) == 1
+
+
+def test_an_upgrade_cut_off_after_the_column_is_finished_by_the_next_writer(tmp_path: Path) -> None:
+    place = tmp_path / "predictions"
+    old_table(place, ["a"], tmp_path / "old")
+    DeltaTable(place).alter.add_columns([field for field in prediction_table._expected() if field.name == "abstained"])
+    assert append(place, spool(tmp_path / "s", ["a", "b"])) == 1
+    assert DeltaTable(place).metadata().configuration[prediction_table.FORMAT_KEY] == "2"
+
+
+def test_of_two_writers_that_upgrade_at_once_both_go_on(tmp_path: Path) -> None:
+    place = tmp_path / "predictions"
+    old_table(place, ["a"], tmp_path / "old")
+    one, other = open_table(place), open_table(place)
+    assert one is not None
+    assert other is not None
+    prediction_table._upgrade(one)
+    prediction_table._upgrade(other)
+    assert append(place, spool(tmp_path / "s", ["b"])) == 1
+    assert [field.name for field in DeltaTable(place).schema().fields].count("abstained") == 1
+
+
 def test_a_foreign_table_is_refused_by_its_columns(tmp_path: Path) -> None:
     write_deltalake(tmp_path / "other", pa.table({"price": [1.0]}))
     with pytest.raises(DataError, match=r"a table with the columns price; expected the table of predictions"):
@@ -115,7 +165,7 @@ def test_a_folder_of_other_files_is_refused_and_left_alone(tmp_path: Path) -> No
 
 def test_a_table_of_a_newer_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as newer:
-        newer.setattr(prediction_table, "FORMAT_VERSION", 2)
+        newer.setattr(prediction_table, "FORMAT_VERSION", 3)
         append(tmp_path / "predictions", spool(tmp_path / "s", ["a"]))
-    with pytest.raises(DataError, match=r"format_version is 2; this calotype writes 1\. Upgrade it\."):
+    with pytest.raises(DataError, match=r"format_version is 3; this calotype writes 2\. Upgrade it\."):
         open_table(tmp_path / "predictions")
