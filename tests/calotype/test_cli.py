@@ -26,6 +26,8 @@ VERBS = [
     "evaluate",
     "register",
     "promote",
+    "rollback",
+    "history",
     "predict",
     "sample",
     "up",
