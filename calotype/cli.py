@@ -123,6 +123,12 @@ def evaluate() -> None:
     _run_stage("evaluate")
 
 
+@app.command(rich_help_panel=STAGES)
+def audit() -> None:
+    """Rank the images whose label is in doubt (dvc repro audit/dvc.yaml)"""
+    _run_stage("audit")
+
+
 @app.command(rich_help_panel=MODELS)
 def register() -> None:
     """Make the trained model a version: the challenger"""

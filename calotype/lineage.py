@@ -38,7 +38,8 @@ def stage(name: str, project: Project) -> Iterator[None]:
     CalotypeError
         If the stage runs already, or if a parameter or dependency that dvc.yaml lists changed while it ran.
     """
-    _require_dvc(name)
+    command = f"dvc repro {_target(name, project)}"
+    _require_dvc(name, project, command)
     _die_with_parent()
     with _lock(name, project):
         before = snapshot(name, project)
@@ -48,13 +49,13 @@ def stage(name: str, project: Project) -> Iterator[None]:
             changed = "; ".join(differences)
             raise CalotypeError(
                 f"{name}: changed while the stage ran: {changed}. Its outputs belong to no single state and are not "
-                f"recorded. Run `dvc repro {name}` again."
+                f"recorded. Run `{command}` again."
             )
 
 
 def snapshot(name: str, project: Project) -> Snapshot:
     """Every parameter value and dependency that dvc.yaml lists for a stage: ``{"train.lr": 0.1, "a.py": digest}``."""
-    definition = YAML(typ="safe").load(project.dvc_yaml)["stages"][name]
+    definition = _definition(_file_of(name, project), name)
     values = YAML(typ="safe").load(project.params)
     taken: Snapshot = {key: _look_up(values, key) for key in definition.get("params", [])}
     return taken | {str(path): _fingerprint(project.root / path) for path in definition.get("deps", [])}
@@ -69,15 +70,33 @@ def compare(before: Snapshot, after: Snapshot) -> list[str]:
     ]
 
 
-def _require_dvc(name: str) -> None:
-    if os.environ.get("DVC_STAGE") != name:
-        raise UsageError(f"{name}: only DVC writes this stage's outputs. Run `dvc repro {name}`.")
+def _file_of(name: str, project: Project) -> Path:
+    """The file that defines a stage: dvc.yaml, or that of the folder named like the stage, which is off the line."""
+    own = project.root / name / "dvc.yaml"
+    return project.dvc_yaml if _definition(project.dvc_yaml, name) or not own.is_file() else own
+
+
+def _definition(path: Path, name: str) -> dict[str, Any]:
+    return dict(YAML(typ="safe").load(path)["stages"].get(name, {}))
+
+
+def _target(name: str, project: Project) -> str:
+    """What `dvc repro` takes to run a stage: its name on the line, else its file."""
+    path = _file_of(name, project)
+    return name if path == project.dvc_yaml else project.relative(path)
+
+
+def _require_dvc(name: str, project: Project, command: str) -> None:
+    # DVC calls a stage outside dvc.yaml by its file and its name: audit/dvc.yaml:audit.
+    target = _target(name, project)
+    if os.environ.get("DVC_STAGE") != (name if target == name else f"{target}:{name}"):
+        raise UsageError(f"{name}: only DVC writes this stage's outputs. Run `{command}`.")
     root = Path(os.environ.get("DVC_ROOT", "")).resolve()
     imported = Path(calotype.__file__).resolve()
     if not imported.is_relative_to(root):
         raise UsageError(
             f"{name}: the package was imported from {imported.parent}, expected one under {root}: another copy's "
-            f"code would run. Call it through `dvc repro {name}`, with `bin/calotype {name}` as the stage's command."
+            f"code would run. Call it through `{command}`, with `bin/calotype {name}` as the stage's command."
         )
 
 

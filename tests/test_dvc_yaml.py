@@ -11,7 +11,8 @@ from ruamel.yaml import YAML
 from calotype.params import known_keys
 
 ROOT = Path(__file__).parents[1]
-STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+FILES = ("dvc.yaml", "audit/dvc.yaml")
+STAGES = {name: stage for path in FILES for name, stage in YAML(typ="safe").load(ROOT / path)["stages"].items()}
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,12 @@ def test_a_stage_is_the_command_of_its_name(stage: str) -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_parameters_of_a_stage_exist(stage: str) -> None:
     assert set(STAGES[stage].get("params", [])) <= set(known_keys())
+
+
+def test_only_the_audit_is_off_the_line_and_runs_in_the_projects_folder() -> None:
+    line = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+    assert STAGES.keys() - line.keys() == {"audit"}
+    assert {stage: STAGES[stage].get("wdir") for stage in STAGES} == dict.fromkeys(line) | {"audit": ".."}
 
 
 def test_every_dependency_exists_or_is_an_output() -> None:

@@ -45,6 +45,19 @@ def test_a_stage_outside_dvc_is_refused_and_names_the_command(small: Project) ->
         pass
 
 
+def test_a_stage_off_the_line_is_known_by_its_file(small: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    (small.root / "audit").mkdir()
+    (small.root / "audit" / "dvc.yaml").write_text("stages: {audit: {wdir: .., params: [name], deps: [other.txt]}}")
+    with pytest.raises(UsageError, match=r"Run `dvc repro audit/dvc\.yaml`"), lineage.stage("audit", small):
+        pass
+    monkeypatch.setenv("DVC_STAGE", "audit/dvc.yaml:audit")
+    monkeypatch.setenv("DVC_ROOT", str(Path(calotype.__file__).parents[1]))
+    with lineage.stage("audit", small):
+        assert lineage.snapshot("audit", small) == {"name": "a", "other.txt": None}
+    with pytest.raises(CalotypeError, match=r"Run `dvc repro audit/dvc\.yaml` again"), lineage.stage("audit", small):
+        small.params.write_text("name: b\n")
+
+
 def test_a_stage_of_another_name_is_refused(small: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_STAGE", "evaluate")
     with pytest.raises(UsageError, match="only DVC writes"), lineage.stage("train", small):
