@@ -192,7 +192,7 @@ def _weakest_slices(slicing: Slicing) -> tuple[Limit, ...]:
 
 
 def _abstention(abstention: Abstention) -> str:
-    if not abstention.is_reached:
+    if not abstention.is_reached or abstention.precision is None:
         return (
             f"No confidence reached the precision of {_percent(abstention.target)} that was asked for on the "
             "validation images: the model abstains on every image."
