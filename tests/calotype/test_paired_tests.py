@@ -72,11 +72,13 @@ def test_connors_power_is_what_a_simulation_finds(images: int, churn: float) -> 
 
 
 @given(images=st.integers(1, 2000), tolerance=st.floats(0.01, 0.5), level=st.floats(1e-4, 0.05))
-def test_more_images_never_lower_the_best_power_and_no_churn_raises_it(
+def test_more_images_never_lower_the_best_power_and_churn_spoils_a_good_one(
     images: int, tolerance: float, level: float
 ) -> None:
     assert best_power(images + 1, tolerance, level) >= best_power(images, tolerance, level) - 1e-9
-    assert power(images, tolerance, level, 0.3) <= power(images, tolerance, level, 0.1) + 1e-9
+    # Below one half, churn adds luck to a test that has no power of its own.
+    with_little = power(images, tolerance, level, 0.1)
+    assert with_little < 0.5 or power(images, tolerance, level, 0.3) <= with_little + 1e-9
 
 
 def test_two_hundred_and_four_images_are_needed_to_watch_one_class_of_ten_for_five_points() -> None:
