@@ -27,8 +27,8 @@ SEED = 0
 SHIFTS = (0.04, 0.08, 0.12)
 """Of the image's size."""
 
-BLURS = (1, 2, 4)
-"""Standard deviation, in hundredths of the image's size, or quarters of a pixel where that is more."""
+BLURS = (1.0, 1.5, 2.5)
+"""Standard deviation, in eightieths of the image's size, or units of 0.4 pixels if that is more: less shows nothing."""
 
 NOISES = (0.04, 0.08, 0.16)
 """Standard deviation, of the range from black to white."""
@@ -107,8 +107,8 @@ def changes(size: int) -> Iterator[Change]:
     for share in SHIFTS:
         yield Change("shift", f"{share * 100:.0f}pct", f"{share * size:.2g}", partial(shift, distance=share * size))
     for step in BLURS:
-        sigma = step * max(size / 100, 0.25)
-        yield Change("blur", f"sigma{step}", f"{sigma:.2g}", partial(blur, sigma=sigma))
+        sigma = step * max(size / 80, 0.4)
+        yield Change("blur", f"sigma{step:g}", f"{sigma:.2g}", partial(blur, sigma=sigma))
     for level in NOISES:
         yield Change("noise", f"{level * 100:.0f}pct", f"{level * 100:.0f}", partial(noise, level=level))
     for stops in STOPS:
