@@ -86,7 +86,6 @@ def pictures_of(manifest: pl.DataFrame, locate: Callable[[str], Path], *, max_me
     max_megapixels
         Pixel cap, `ingest.max_megapixels`.
     """
-    shard_of = dict(manifest.select("image_id", "shard").iter_rows())
 
     def work(rows: list[tuple[str, bytes]]) -> list[tuple[str, Image.Image]]:
         return [(image_id, decode(data, max_megapixels=max_megapixels)) for image_id, data in rows]
@@ -102,12 +101,10 @@ def pictures_of(manifest: pl.DataFrame, locate: Callable[[str], Path], *, max_me
                 yield from waiting.popleft().result()
 
     def _chunks(image_ids: Sequence[str]) -> Iterator[list[tuple[str, bytes]]]:
-        wanted: dict[str, set[str]] = {}
-        for image_id in image_ids:
-            wanted.setdefault(shard_of[image_id], set()).add(image_id)
+        asked = manifest.select("image_id", "shard").filter(pl.col("image_id").is_in(list(image_ids)))
         chunk: list[tuple[str, bytes]] = []
-        for shard in sorted(wanted):
-            for row in shards.pick(locate(shard), wanted[shard]):
+        for (shard,), rows in asked.sort("shard").group_by("shard", maintain_order=True):
+            for row in shards.pick(locate(str(shard)), set(rows["image_id"])):
                 chunk.append(row)
                 if len(chunk) >= _DECODE_AT_ONCE:
                     yield chunk

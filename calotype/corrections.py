@@ -97,6 +97,8 @@ def apply(corrections: Corrections, entries: pl.DataFrame, empty_classes: Collec
     DataError
         Naming every row that names no image, gives an image two labels, or a label that is no class.
     """
+    if not corrections.rows:
+        return entries.with_columns(pl.col("label").alias("source_label"))
     ids = dict(entries.select("path", "image_id").iter_rows()) if any(row.path for row in corrections.rows) else {}
     known = set(entries["image_id"])
     meant = [(row, row.image_id or ids.get(row.path, "")) for row in corrections.rows]

@@ -67,38 +67,63 @@ class Known:
     unhashed: Collection[str] = frozenset()
 
 
-@dataclass
+@dataclass(frozen=True)
 class Intake:
-    """What a source holds: readable files, facts of new images, rejects. Columns, because rows are many."""
+    """What a source holds.
 
-    entries: dict[str, list[str | None]] = field(default_factory=lambda: {name: [] for name in ENTRY_SCHEMA})
-    facts: list[tuple[str, int, int, str, str, int, int]] = field(default_factory=list)
-    sketches: dict[str, bytes] = field(default_factory=dict)
-    rejects: list[tuple[str, str, str]] = field(default_factory=list)
-    rejected_labels: Counter[str] = field(default_factory=Counter)
+    Attributes
+    ----------
+    entries
+        One row for each readable file: `ENTRY_SCHEMA`.
+    facts
+        One row for each image that was packed: `FACTS_SCHEMA`.
+    hashes
+        Perceptual hash of each image that was decoded: `HASH_SCHEMA`.
+    rejects
+        One row for each file set aside, sorted by path: `REJECTS_SCHEMA`.
+    rejected_labels
+        How many files of each class were set aside.
+    sketches
+        Sketches of the images that were decoded, uint64 (N, VIEWS), in the order of `hashes`.
+    """
 
-    def entries_frame(self) -> pl.DataFrame:
-        """One row for each readable file of the source."""
-        return pl.DataFrame(self.entries, schema=ENTRY_SCHEMA)
-
-    def facts_frame(self) -> pl.DataFrame:
-        """One row for each image that was not known before."""
-        return pl.DataFrame(self.facts, schema=FACTS_SCHEMA, orient="row")
+    entries: pl.DataFrame
+    facts: pl.DataFrame
+    hashes: pl.DataFrame
+    rejects: pl.DataFrame
+    rejected_labels: Counter[str]
+    sketches: NDArray[np.uint64]
 
     def sketches_of(self, image_ids: Sequence[str]) -> NDArray[np.uint64]:
         """Sketches of images that were decoded: uint64 (N, VIEWS)."""
-        rows = b"".join(self.sketches[image_id] for image_id in image_ids)
-        return np.frombuffer(rows, dtype=np.uint64).reshape(-1, VIEWS)
+        asked = pl.DataFrame({"image_id": image_ids}, schema={"image_id": pl.String})
+        rows = asked.join(self.hashes.with_row_index("row"), on="image_id", how="left", maintain_order="left")
+        found: NDArray[np.uint64] = self.sketches[rows["row"].to_numpy()]
+        return found
 
-    def hashes_frame(self) -> pl.DataFrame:
-        """Perceptual hash of each image that was decoded: image_id, phash."""
-        ids = list(self.sketches)
-        columns = {"image_id": ids, "phash": self.sketches_of(ids)[:, 0]}
-        return pl.DataFrame(columns, schema=HASH_SCHEMA)
 
-    def rejects_frame(self) -> pl.DataFrame:
-        """One row for each file set aside, sorted by path."""
-        return pl.DataFrame(self.rejects, schema=REJECTS_SCHEMA, orient="row").sort("path")
+@dataclass
+class _Gathered:
+    """Rows as they come in: columns, because rows are many."""
+
+    entries: dict[str, list[str | None]] = field(default_factory=lambda: {name: [] for name in ENTRY_SCHEMA})
+    facts: list[tuple[str, int, int, str, str, int, int]] = field(default_factory=list)
+    decoded: dict[str, None] = field(default_factory=dict)
+    sketches: bytearray = field(default_factory=bytearray)
+    rejects: list[tuple[str, str, str]] = field(default_factory=list)
+    rejected_labels: Counter[str] = field(default_factory=Counter)
+
+    def finish(self) -> Intake:
+        """Turn the rows into tables."""
+        sketches = np.frombuffer(self.sketches, dtype=np.uint64).reshape(-1, VIEWS)
+        return Intake(
+            pl.DataFrame(self.entries, schema=ENTRY_SCHEMA),
+            pl.DataFrame(self.facts, schema=FACTS_SCHEMA, orient="row"),
+            pl.DataFrame({"image_id": list(self.decoded), "phash": sketches[:, 0]}, schema=HASH_SCHEMA),
+            pl.DataFrame(self.rejects, schema=REJECTS_SCHEMA, orient="row").sort("path"),
+            self.rejected_labels,
+            sketches,
+        )
 
 
 def take_in(source: Source, known: Known, writer: Writer, *, max_megapixels: float, prefix: str) -> Intake:
@@ -117,23 +142,24 @@ def take_in(source: Source, known: Known, writer: Writer, *, max_megapixels: flo
     prefix
         Stage that shows its progress.
     """
-    intake = Intake()
+    gathered = _Gathered()
     checked = _checked(source, known, max_megapixels)
     for image, data, verdict in console.track(checked, prefix=prefix, unit="images", total=source.count):
         if verdict.rejection is not None:
-            intake.rejects.append((image.path, *verdict.rejection))
-            intake.rejected_labels[image.label] += 1
+            gathered.rejects.append((image.path, *verdict.rejection))
+            gathered.rejected_labels[image.label] += 1
             continue
-        _add_entry(intake, verdict.image_id, image)
-        if verdict.facts is None or verdict.image_id in intake.sketches:
+        _add_entry(gathered, verdict.image_id, image)
+        if verdict.facts is None or verdict.image_id in gathered.decoded:
             continue
-        intake.sketches[verdict.image_id] = verdict.sketch
+        gathered.decoded[verdict.image_id] = None
+        gathered.sketches += verdict.sketch
         if verdict.image_id not in known.pixels:
             assert data is not None
             shard = writer.add(verdict.image_id, data, verdict.facts.format)
-            intake.facts.append((verdict.image_id, *verdict.facts, len(data), shard))
+            gathered.facts.append((verdict.image_id, *verdict.facts, len(data), shard))
     writer.close()
-    return intake
+    return gathered.finish()
 
 
 def check(data: bytes | None, reason: str, known: Known, max_megapixels: float) -> Verdict:
@@ -151,9 +177,9 @@ def check(data: bytes | None, reason: str, known: Known, max_megapixels: float) 
     return Verdict(image_id, facts, sketch(picture).tobytes(), None)
 
 
-def _add_entry(intake: Intake, image_id: str, image: SourceImage) -> None:
+def _add_entry(gathered: _Gathered, image_id: str, image: SourceImage) -> None:
     values = (image_id, image.path, image.label, image.group, image.split, image.attributes)
-    for column, value in zip(intake.entries.values(), values, strict=True):
+    for column, value in zip(gathered.entries.values(), values, strict=True):
         column.append(value)
 
 

@@ -160,7 +160,7 @@ def _in_present_form(manifest: pl.DataFrame) -> pl.DataFrame:
 
 def _judge(intake: Intake, source: Source, stored: Stored, params: Params, project: Project) -> pl.DataFrame:
     """Keep one file of each image, or refuse the source with everything that is wrong with it."""
-    read, rejects = intake.entries_frame(), intake.rejects_frame()
+    read, rejects = intake.entries, intake.rejects
     entries = corrections.apply(_corrections(params, project), read, source.empty_classes)
     kept = curation.keep_one_of_each(entries, stored.manifest)
     classes = {*source.empty_classes, *read["label"].unique()}
@@ -196,12 +196,12 @@ def _manifest(kept: pl.DataFrame, intake: Intake, stored: Stored) -> pl.DataFram
     back, keeps its place in the line.
     """
     facts = ["image_id", "width", "height", "mode", "format", "bytes"]
-    hashes = intake.hashes_frame()
+    hashes = intake.hashes
     old = kept.join(stored.manifest.select(*facts, "drop", "shard", "phash", "twins"), on="image_id")
     old = old.join(hashes, on="image_id", how="left").with_columns(pl.coalesce("phash", "phash_right").alias("phash"))
     drop = 1 + (stored.last_drop if stored.history.join(kept, on="image_id", how="semi").height else 0)
     shard = pl.col("new_shard").map_elements(lambda number: shards.name_of(drop, number), return_dtype=pl.String)
-    added = intake.facts_frame().with_columns(shard.alias("shard"))
+    added = intake.facts.with_columns(shard.alias("shard"))
     new = (
         kept.join(added.select(*facts, "shard"), on="image_id")
         .join(hashes, on="image_id")
@@ -235,7 +235,7 @@ def _stage_tables(
     failures = project.reports / "schema_failures.parquet"
     tables = {
         dataset.MANIFEST: schemas.validate("manifest", manifest, failures),
-        dataset.REJECTS: schemas.validate("rejects", intake.rejects_frame(), failures),
+        dataset.REJECTS: schemas.validate("rejects", intake.rejects, failures),
         dataset.CORRECTIONS: changed,
         dataset.DEPARTED: arrivals.departures(manifest, stored.history),
     }
@@ -272,12 +272,12 @@ def _report(intake: Intake, source: Source, manifest: pl.DataFrame, stored: Stor
         f"{source.kind}: {counted(manifest.height, 'image')} of {counted(manifest['label'].n_unique(), 'class')} "
         f"({manifest.height - known:,} new, {known:,} known, {gone:,} gone)",
     )
-    duplicates = len(intake.entries["path"]) - manifest.height
+    duplicates = intake.entries.height - manifest.height
     if duplicates:
         say(PREFIX, f"set aside as repeating the bytes of another: {counted(duplicates, 'file')}")
-    if intake.rejects:
-        codes = curation.counts_of([code for _, code, _ in intake.rejects])
-        say(PREFIX, f"rejected: {counted(len(intake.rejects), 'file')} ({codes}); see data/dataset/rejects.parquet")
+    if intake.rejects.height:
+        codes = curation.counts_of(intake.rejects["code"].to_list())
+        say(PREFIX, f"rejected: {counted(intake.rejects.height, 'file')} ({codes}); see data/dataset/rejects.parquet")
     if source.ignored:
         say(PREFIX, f"ignored: {', '.join(f'{reason} {count:,}' for reason, count in sorted(source.ignored.items()))}")
 

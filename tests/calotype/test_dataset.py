@@ -128,3 +128,12 @@ def test_broken_digests_are_refused(stored: Path, text: str) -> None:
     (stored / "digests.json").write_text(text)
     with pytest.raises(DataError, match="cannot be read"):
         dataset.digest(stored)
+
+
+def test_picked_images_come_in_the_order_of_the_shard_without_reading_other_groups(stored: Path) -> None:
+    path = stored / shards.name_of(1, 0)
+    ids = pq.read_table(path, columns=["image_id"])["image_id"].to_pylist()
+    chosen = [ids[3], ids[60], ids[61], ids[127]]
+    picked = list(shards.pick(path, {*chosen, "f" * 64}))
+    assert [image_id for image_id, _ in picked] == chosen
+    assert dict(picked) == dict(dataset.read_bytes(stored, chosen))
