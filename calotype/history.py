@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from calotype import ledger
 from calotype.console import say
@@ -47,18 +48,20 @@ def show(entries: Sequence[Entry], params: Params, console: Console | None = Non
         return
     table = Table(box=box.SIMPLE_HEAD, title=f"Champions of {params.name}", title_justify="left")
     table.add_column("no.", justify="right")
-    for name in ("when (UTC)", "version", "verdict", "champion", "by", "reason"):
+    for name in ("when (UTC)", "version", "verdict", "champion"):
+        table.add_column(name, no_wrap=True)
+    for name in ("by", "reason"):
         table.add_column(name, overflow="fold")
     for entry in entries:
         table.add_row(*_cells(entry))
-    console.print(table, markup=False, highlight=False)
+    console.print(table)
 
 
-def _cells(entry: Entry) -> list[str]:
+def _cells(entry: Entry) -> list[Text]:
     version = "" if entry.version is None else str(entry.version)
     cells = [str(entry.sequence), f"{entry.at:%Y-%m-%d %H:%M}", version, entry.verdict, _move(entry)]
     # Names and reasons are a person's words: brackets in them are no markup.
-    return [cell.replace("[", r"\[") for cell in [*cells, entry.who, entry.reason]]
+    return [Text(cell) for cell in [*cells, entry.who, entry.reason]]
 
 
 def _move(entry: Entry) -> str:

@@ -26,11 +26,24 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class Ruling:
-    """What is to be decided about a contender: verdict, reasons, and the evidence as plain values."""
+    """What is to be decided about a contender.
+
+    Parameters
+    ----------
+    verdict
+        What follows.
+    reasons
+        Why, a line each, the deciding one first.
+    evidence
+        The figures, as plain values.
+    given
+        The reason that a person gave; the ledger keeps it instead of the first one.
+    """
 
     verdict: Verdict
     reasons: tuple[str, ...]
     evidence: Mapping[str, Any] = field(default_factory=dict)
+    given: str = ""
 
     @classmethod
     def of(cls, decision: Decision) -> Ruling:
@@ -231,7 +244,7 @@ def settle(
         # Before the entry: an entry whose evidence is nowhere would be worth little.
         registry.log_bytes(str(version.run_id), canonical(ruling.evidence), f"gate/decision-{ruling.digest[:12]}.json")
         goal = number if ruling.verdict in MOVING else view.head
-        return Draft(number, goal, ruling.verdict, ruling.reasons[0], ruling.digest)
+        return Draft(number, goal, ruling.verdict, ruling.given or ruling.reasons[0], ruling.digest)
 
     entry = ledger.commit(registry.project.ledger, name, who or ledger.author(), propose) or known
     if ruling is None or entry is None:
@@ -292,7 +305,8 @@ def _by_force(challenge: Challenge, reason: str) -> Judge:
             return Ruling("reject", (kept,), evidence)
         place = f"in place of version {head}" if head is not None else "the first"
         first = f"{title} is the champion now, {place}, because: {reason}"
-        return Ruling("forced", (first, answer.summary(), *(f"the gate: {line.strip()}" for line in says)), evidence)
+        reasons = (first, answer.summary(), *(f"the gate: {line.strip()}" for line in says))
+        return Ruling("forced", reasons, evidence, given=reason)
 
     return judge
 

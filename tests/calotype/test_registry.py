@@ -22,6 +22,7 @@ from calotype.params import Params
 from calotype.project import Project
 from calotype.promotion import Ruling
 from calotype.run_record import RunRecord
+from tests.conftest import run
 
 pytestmark = pytest.mark.slow
 
@@ -258,6 +259,36 @@ def test_classes_that_differ_from_the_champions_are_named_and_nothing_is_written
     forced = promotion.promote(evaluated, named, force=True, reason="other classes from today")
     assert forced.verdict == "forced"
     assert "the gate: it cannot judge: " in forced.summary()
+
+
+def test_the_commands_force_roll_back_and_tell_the_history(
+    evaluated: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = Project(tmp_path / "project")
+    shutil.copytree(evaluated.root, project.root, ignore=shutil.ignore_patterns("mlruns", ".cache"), symlinks=True)
+    tracking.connect(project)
+    values = params.load(project.params)
+    registry.register(project, values)
+    crown(project, values, 1)
+    retrain(project, worse)
+    registry.register(project, values)
+    monkeypatch.setenv("COLUMNS", "200")
+    refused = run(project, "calotype", "promote", "--force")
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "found no reason" in refused.stderr
+    forced = run(project, "calotype", "promote", "2", "--force", "--reason", "a [bold] step")
+    assert forced.stdout.startswith("forced: digits version 2 is the champion now, in place of version 1, because: a")
+    back = run(project, "calotype", "rollback")
+    assert back.stdout.startswith("rollback: digits version 1 is the champion again"), back.stderr
+    told = json.loads(run(project, "calotype", "history", "--json").stdout)
+    assert [(entry["verdict"], entry["from_version"], entry["to_version"]) for entry in told] == [
+        ("rollback", 2, 1),
+        ("forced", 1, 2),
+        ("promote", None, 1),
+    ]
+    shown = run(project, "calotype", "history").stdout
+    assert "1 → 2" in shown
+    assert "a [bold] step" in shown
 
 
 def test_registering_the_champion_again_makes_no_challenger(evaluated: Project, named: Params) -> None:
