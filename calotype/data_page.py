@@ -206,9 +206,9 @@ def build(
 
 _EXPLAINED = {
     "leak": (
-        "Leaks that were kept",
-        "Each of these images has a near-duplicate, or an image of its own group, in another split, and "
-        "split.on_leak: keep left it where the source declared it. A figure on the test split is too good by them.",
+        "Leaks between splits",
+        "Each of these images has a near-duplicate, or an image of its own group, in another split: the source "
+        "declares it so. A figure on the test split is too good by them; split.on_leak: move brings them together.",
     ),
     "bridge": (
         "Left out: bridges between splits",

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page
 
 from calotype.pages import picture
 from calotype.report import Mistake, Report, render
+from tests.browser.conftest import SCREENS, contrast, pixels
 from tests.examples import make_findings
 
 pytestmark = pytest.mark.browser
 
 HOSTILE = "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>"
-SCREENS = [("light", 1200), ("dark", 1200), ("light", 390), ("dark", 390)]
 
 
 def write_report(folder: Path, classes: list[str]) -> Path:
@@ -44,34 +42,6 @@ def write_report(folder: Path, classes: list[str]) -> Path:
     return path
 
 
-@pytest.fixture
-def open_page(browser: Browser) -> Iterator[Any]:
-    pages: list[Page] = []
-
-    def opened(path: Path, scheme: str = "light", width: int = 1200, **options: Any) -> tuple[Page, list[str]]:
-        """The page, and what went wrong on it: errors, refusals, requests to anywhere but the file itself."""
-        page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900}, **options)
-        pages.append(page)
-        wrong: list[str] = []
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda message: wrong.append(message.text))
-        page.on("request", lambda request: None if _is_own(request.url, path) else wrong.append(request.url))
-        page.goto(path.as_uri())
-        return page, wrong
-
-    yield opened
-    for page in pages:
-        page.close()
-
-
-def _is_own(url: str, path: Path) -> bool:
-    return url == path.as_uri() or url.startswith("data:")
-
-
-def pixels(page: Page) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("L"), dtype=float)
-
-
 @pytest.mark.parametrize(("scheme", "width"), SCREENS)
 @pytest.mark.parametrize("count", [2, 10, 30, 100])
 def test_the_page_fits_the_screen_and_obeys_its_colours(
@@ -88,7 +58,7 @@ def test_the_page_fits_the_screen_and_obeys_its_colours(
 def test_text_stands_out_from_its_background(tmp_path: Path, open_page: Any, scheme: str) -> None:
     page, _ = open_page(write_report(tmp_path, ["cat", "dog", "eel"]), scheme)
     for selector in ("h1", "p.soft", "tbody th", "figcaption", ".card b", ".mistakes em"):
-        assert _contrast(page, selector) >= 4.5, selector
+        assert contrast(page, selector) >= 4.5, selector
 
 
 def test_every_picture_and_every_chart_is_drawn(tmp_path: Path, open_page: Any) -> None:
@@ -143,25 +113,3 @@ def test_the_policy_of_the_page_stops_what_escaping_would_miss(tmp_path: Path, o
     page, wrong = open_page(path)
     assert page.title().startswith("digits")
     assert any("Content Security Policy" in message for message in wrong)
-
-
-def _contrast(page: Page, selector: str) -> float:
-    """Contrast ratio of text and background (WCAG 2.2, 1.4.3)."""
-    colours = page.evaluate(
-        """selector => {
-          let element = document.querySelector(selector);
-          const found = [getComputedStyle(element).color];
-          const ground = () => getComputedStyle(element).backgroundColor;
-          while (ground() === 'rgba(0, 0, 0, 0)') element = element.parentElement;
-          return [...found, ground()];
-        }""",
-        selector,
-    )
-    light, dark = sorted((_luminance(colour) for colour in colours), reverse=True)
-    return (light + 0.05) / (dark + 0.05)
-
-
-def _luminance(colour: str) -> float:
-    channels = [int(part) / 255 for part in colour.removeprefix("rgb(").removesuffix(")").split(",")]
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in channels]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
