@@ -1,0 +1,253 @@
+"""Tell whether two pictures are one picture, changed a little: compressed, scaled, brightened, cropped by a pixel.
+
+One picture is explained by the other, by least squares: by the other itself, a constant, its two slopes (a shift), the
+slopes times their coordinate (a scaling) and its Laplacian (a blur). The shift and scaling found are undone and the fit
+is made anew, so that only a small part rests on the first order. Twins are pairs of which next to nothing stays
+unexplained, anywhere, by a small change. Cheap looks at coarse pictures come first: most pairs end there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+SIDE = 32
+"""Pixels of a thumbnail, height and width."""
+
+UNEXPLAINED = 0.004
+"""Largest share of a picture's variance that may stay unexplained."""
+
+NOISE = 1.2
+"""Grey levels (of 255, root mean square) that count as nothing: what compression leaves of a faint picture."""
+
+SPOT = 0.45
+"""Largest unexplained difference of a place, in standard deviations of the picture: a digit, a logo, a small object."""
+
+GAIN = 0.15
+"""Largest change of contrast, as a share."""
+
+OFFSET = 8.0
+"""Largest change of the mean, in grey levels."""
+
+WARP = 1.9
+"""Largest shift, and largest shift of the edges by scaling, in pixels of a thumbnail."""
+
+TINT = 8.0
+"""Largest root mean square difference of colour, in levels of Cb and Cr."""
+
+_COARSE, _TINY = 16, 8
+_MARGIN = 2
+_TINY_UNEXPLAINED, _COARSE_UNEXPLAINED, _REFINED_UNEXPLAINED = 0.04, 0.06, 0.02
+_AT_ONCE = 256
+_TERMS = 6
+_REFINEMENTS = 2
+
+Floats = NDArray[np.float32]
+Indices = NDArray[np.int64]
+Claims = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Thumbnails:
+    """Small copies of pictures.
+
+    Attributes
+    ----------
+    grey
+        uint8, pictures × ``SIDE`` × ``SIDE``.
+    tint
+        uint8, pictures × 8 × 8 × 2: Cb and Cr.
+    is_colour
+        Whether a picture came in colour; a grey one is compared with any by its grey values alone.
+    """
+
+    grey: NDArray[np.uint8]
+    tint: NDArray[np.uint8]
+    is_colour: Claims
+
+    @classmethod
+    def empty(cls, count: int) -> Thumbnails:
+        """Room for some pictures."""
+        grey, tint = np.zeros((count, SIDE, SIDE), np.uint8), np.zeros((count, _TINY, _TINY, 2), np.uint8)
+        return cls(grey, tint, np.zeros(count, np.bool_))
+
+    def put(self, place: int, picture: Image.Image) -> None:
+        """Keep a small copy of a picture, which is in mode ``L`` or ``RGB``."""
+        small = shrink(picture)
+        self.grey[place] = np.asarray(small.convert("L"))
+        if small.mode != "L":
+            self.is_colour[place] = True
+            tiny = small.resize((_TINY, _TINY), Image.Resampling.BOX).convert("YCbCr")
+            self.tint[place] = np.asarray(tiny)[:, :, 1:]
+
+
+def shrink(picture: Image.Image) -> Image.Image:
+    """Scale to ``SIDE`` × ``SIDE``, with antialiasing."""
+    return picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0)
+
+
+class Comparison:
+    """Compare pictures by their thumbnails, many pairs at once."""
+
+    def __init__(self, thumbnails: Thumbnails) -> None:
+        self._thumbnails = thumbnails
+        count, pixels = len(thumbnails.grey), ((_COARSE - 2 * _MARGIN) // 2) ** 2
+        self._coarse = np.empty((count, _COARSE, _COARSE), np.float16)
+        self._tiny = np.empty((count, pixels), np.float32)
+        self._directions = np.empty((count, _TERMS, pixels), np.float16)
+        for start in range(0, count, _AT_ONCE):
+            rows = slice(start, start + _AT_ONCE)
+            coarse = _halve(_blur(_blur(thumbnails.grey[rows].astype(np.float32))))
+            terms = [_centred(_halve(term)) for term in _terms(coarse)]
+            self._coarse[rows] = coarse
+            self._tiny[rows] = terms[0]
+            # Orthonormal directions in which a small change moves the picture.
+            self._directions[rows] = np.linalg.qr(np.stack(terms, axis=2)).Q.transpose(0, 2, 1)
+
+    def twins(self, one: Indices, other: Indices) -> Claims:
+        """Whether the picture at ``one`` and that at ``other`` are twins, pair by pair."""
+        pairs = np.arange(len(one))
+        for look in (self._tiny_look, self._coarse_look, self._tint_look, self._full_look):
+            pairs = pairs[_in_portions(look, one[pairs], other[pairs])]
+        verdict = np.zeros(len(one), np.bool_)
+        verdict[pairs] = True
+        return verdict
+
+    def _tiny_look(self, one: Indices, other: Indices) -> Claims:
+        a, b = self._directions[one].astype(np.float32), self._tiny[other]
+        variance = (b**2).mean(axis=1)
+        left = variance - ((a @ b[:, :, None])[:, :, 0] ** 2).sum(axis=1) / b.shape[1]
+        return np.asarray(left <= _TINY_UNEXPLAINED * variance + NOISE**2)
+
+    def _coarse_look(self, one: Indices, other: Indices) -> Claims:
+        a, b = self._coarse[one].astype(np.float32), self._coarse[other].astype(np.float32)
+        is_like = _explain(a, b).is_within(_COARSE_UNEXPLAINED)
+        kept = np.flatnonzero(is_like)
+        is_like[kept] = _are_alike(a[kept], b[kept], _REFINED_UNEXPLAINED)
+        return is_like
+
+    def _tint_look(self, one: Indices, other: Indices) -> Claims:
+        tint, is_colour = self._thumbnails.tint, self._thumbnails.is_colour
+        difference = tint[one].astype(np.float32) - tint[other].astype(np.float32)
+        is_like = np.sqrt((difference**2).mean(axis=(1, 2, 3))) <= TINT
+        return np.asarray(is_like | ~(is_colour[one] & is_colour[other]))
+
+    def _full_look(self, one: Indices, other: Indices) -> Claims:
+        grey = self._thumbnails.grey
+        a, b = _blur(grey[one].astype(np.float32)), _blur(grey[other].astype(np.float32))
+        return _are_alike(a, b, UNEXPLAINED)
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """How well pictures are explained by others: one entry, or row, for each pair."""
+
+    gain: Floats
+    warp: Floats  # shift right, shift down, widening, heightening; in pixels
+    left: Floats  # mean square of what is not explained
+    variance: Floats
+    offset: Floats
+    spot: Floats
+
+    def is_within(self, share: float) -> Claims:
+        return np.asarray(self.left <= share * self.variance + NOISE**2)
+
+
+def _are_alike(a: Floats, b: Floats, share: float) -> Claims:
+    """Whether one explains the other: the sharper the softer, the larger the cropped."""
+    return _is_explained(a, b, share) | _is_explained(b, a, share)
+
+
+def _is_explained(a: Floats, b: Floats, share: float) -> Claims:
+    pixel = a.shape[1] / SIDE
+    warp = np.zeros((len(a), 4), np.float32)
+    fit = _explain(a, b)
+    for _ in range(_REFINEMENTS):
+        warp = np.clip(warp + fit.warp, -2 * WARP * pixel, 2 * WARP * pixel)
+        fit = _explain(_warp(a, warp), b)
+    limits = np.abs(warp + fit.warp).max(axis=1, initial=0) <= WARP * pixel
+    limits &= (np.abs(fit.gain - 1) <= GAIN) | (fit.variance <= (4 * NOISE) ** 2)
+    limits &= np.abs(fit.offset) <= OFFSET
+    limits &= fit.spot <= SPOT * np.sqrt(fit.variance) + 5 * NOISE
+    return np.asarray(limits & fit.is_within(share))
+
+
+def _explain(a: Floats, b: Floats) -> _Fit:
+    """Least squares of ``b`` on ``a`` and its derivatives, away from the edges, which have none."""
+    inner = slice(_MARGIN, a.shape[1] - _MARGIN)
+    columns = _terms(a)
+    offset = b[:, inner, inner].mean(axis=(1, 2)) - columns[0].mean(axis=(1, 2))
+    terms = np.stack([_centred(column) for column in columns], axis=1)
+    target = _centred(b[:, inner, inner])
+    products = (terms @ terms.transpose(0, 2, 1)).astype(np.float64)
+    # A ridge of a tenth of a grey level: a flat picture has no slopes to solve for.
+    products[:, range(_TERMS), range(_TERMS)] += 0.01 * target.shape[1]
+    weights = np.linalg.solve(products, (terms @ target[:, :, None]).astype(np.float64)).astype(np.float32)
+    rest = target - (weights.transpose(0, 2, 1) @ terms)[:, 0]
+    gain = weights[:, 0, 0]
+    return _Fit(
+        gain=gain,
+        warp=weights[:, 1:5, 0] / np.clip(gain, 0.5, 2)[:, None],
+        left=(rest**2).mean(axis=1),
+        variance=(target**2).mean(axis=1),
+        offset=offset,
+        spot=np.abs(rest).max(axis=1, initial=0),
+    )
+
+
+def _terms(a: Floats) -> list[Floats]:
+    """The picture, its slopes, the slopes times their coordinate, its Laplacian; all without the edges."""
+    size = a.shape[1]
+    inner, less, more = (slice(_MARGIN + step, size - _MARGIN + step) for step in (0, -1, 1))
+    right = (a[:, inner, more] - a[:, inner, less]) / 2
+    down = (a[:, more, inner] - a[:, less, inner]) / 2
+    around = a[:, less, inner] + a[:, more, inner] + a[:, inner, less] + a[:, inner, more]
+    place: Floats = _coordinate(size)[inner]
+    middle = a[:, inner, inner]
+    terms = (middle, right, down, right * place, down * place[:, None], around - 4 * middle)
+    return [np.asarray(term, np.float32) for term in terms]
+
+
+def _centred(values: Floats) -> Floats:
+    flat = values.reshape(len(values), -1)
+    return np.asarray(flat - flat.mean(axis=1, keepdims=True))
+
+
+def _warp(a: Floats, warp: Floats) -> Floats:
+    """Shift and scale pictures, with bilinear interpolation; the edges repeat."""
+    across = _interpolation(warp[:, 0], warp[:, 2], a.shape[1])
+    along = _interpolation(warp[:, 1], warp[:, 3], a.shape[1])
+    return np.asarray(along @ a @ across.transpose(0, 2, 1))
+
+
+def _interpolation(shift: Floats, scale: Floats, size: int) -> Floats:
+    pixels = np.arange(size, dtype=np.float32)
+    places = np.clip(pixels + shift[:, None] + scale[:, None] * _coordinate(size), 0, size - 1)
+    return np.asarray(np.maximum(0, 1 - np.abs(places[:, :, None] - pixels)), np.float32)
+
+
+def _coordinate(size: int) -> Floats:
+    """From -1 at one edge to 1 at the other."""
+    return ((np.arange(size, dtype=np.float32) + 0.5) / size * 2 - 1).astype(np.float32)
+
+
+def _blur(a: Floats) -> Floats:
+    """Weights 1, 2, 1 both ways; the edges repeat."""
+    padded = np.pad(a, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    across = padded[:, :, :-2] + 2 * padded[:, :, 1:-1] + padded[:, :, 2:]
+    return np.asarray((across[:, :-2] + 2 * across[:, 1:-1] + across[:, 2:]) / 16)
+
+
+def _halve(a: Floats) -> Floats:
+    return np.asarray((a[:, ::2, ::2] + a[:, 1::2, ::2] + a[:, ::2, 1::2] + a[:, 1::2, 1::2]) / 4)
+
+
+def _in_portions(look: Callable[[Indices, Indices], Claims], one: Indices, other: Indices) -> Claims:
+    """A look at many pairs, as many at once as fit into a cache."""
+    portions = [slice(start, start + _AT_ONCE) for start in range(0, len(one), _AT_ONCE)]
+    parts = [look(one[portion], other[portion]) for portion in portions]
+    return np.concatenate(parts) if parts else np.zeros(0, np.bool_)
