@@ -155,6 +155,34 @@ def test_an_experiment_with_another_value_gives_its_own_model_and_metrics(line: 
     assert "train.epochs" in shown.stdout
 
 
+def test_another_target_precision_trains_no_epoch_and_gives_a_version_of_its_own(line: Project) -> None:
+    before, weights = RunRecord.read(line.run_json), (line.bundle / "model.safetensors").read_bytes()
+    edit(line, "target_precision: 0.99", "target_precision: 0.5")
+    done = run(line, "dvc", "repro", "train")
+    assert done.returncode == 0, done.stderr
+    assert "trains no epoch: .cache/finished.safetensors holds the weights of an equal training" in done.stderr
+    assert "train: epoch 1/2" not in done.stderr
+    after = RunRecord.read(line.run_json)
+    assert (line.bundle / "model.safetensors").read_bytes() == weights
+    assert bundle.load(line.bundle).trained_with["calibration"]["target_precision"] == 0.5
+    assert after.bundle_digest == bundle.digest(line.bundle) != before.bundle_digest
+    assert after.environment["weights_from"] == before.key != after.key
+    assert after.history == before.history
+    client = tracking.connect(line)
+    for record in (before, after):
+        assert client.get_run(record.mlflow_run_id).info.status == "FINISHED"
+    steps = [metric.step for metric in client.get_metric_history(after.mlflow_run_id, "val/loss")]
+    assert steps == [1, 2]
+
+
+def test_another_learning_rate_trains_again(line: Project) -> None:
+    edit(line, "lr: 0.003", "lr: 0.002")
+    done = run(line, "dvc", "repro", "train")
+    assert done.returncode == 0, done.stderr
+    assert "epoch 2/2" in done.stderr
+    assert "weights_from" not in RunRecord.read(line.run_json).environment
+
+
 def test_dvcs_plots_can_be_drawn(line: Project) -> None:
     done = run(line, "dvc", "plots", "diff", "HEAD", "--json")
     assert done.returncode == 0, done.stderr

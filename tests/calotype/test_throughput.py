@@ -6,15 +6,31 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from calotype.bundle import Bundle
 from calotype.inference import Classifier
+from calotype.network import build
 from calotype.throughput import measure, multiply_adds
 
 
 def test_multiply_adds_are_those_of_the_layers(tiny_bundle: Bundle) -> None:
     # 8 × 8 → conv 3×3 to 8 channels, pool, conv 3×3 to 16 channels at 4 × 4, pool, 16·2·2 → 10.
     assert multiply_adds(tiny_bundle) == 64 * 9 * 8 + 16 * 9 * 8 * 16 + 64 * 10
+
+
+@pytest.mark.parametrize(("name", "size"), [("resnet18", 32), ("mobilenet_v3_small", 32), ("swin_t", 64)])
+def test_networks_of_torchvision_cost_what_torch_counts(tiny_bundle: Bundle, name: str, size: int) -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    made = replace(
+        tiny_bundle,
+        network=tiny_bundle.network.model_copy(update={"name": name}),
+        image=tiny_bundle.image.model_copy(update={"size": size, "channels": 3}),
+    )
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        build(made.network, made.image, 10).eval()(torch.empty(1, 3, size, size))
+    assert multiply_adds(made) == counter.get_total_flops() // 2
 
 
 def test_a_model_is_weighed_and_timed(tiny_bundle: Bundle) -> None:
