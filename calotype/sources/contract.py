@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 MAX_FILE_BYTES = 256 * 2**20
 """Larger files are no images that could be trained on; they are reported, unread."""
@@ -102,6 +102,10 @@ class Source:
         """How many images the source names."""
         return len(self.images)
 
+    def emptied(self) -> Source:
+        """The same without its images, when they have been read: a source may hold every byte of them."""
+        return replace(self, images=(), load=_nothing)
+
     def read(self, images: Sequence[SourceImage] | None = None) -> Iterator[tuple[SourceImage, bytes | None, str]]:
         """Read the images, or some of them, one by one: each with its bytes, or with None and the reason."""
         for image in self.images if images is None else images:
@@ -113,3 +117,7 @@ class Source:
             return self.load(image), ""
         except Unreadable as error:
             return None, str(error)
+
+
+def _nothing(image: SourceImage) -> bytes:
+    raise Unreadable(f"{image.path} has been read already")

@@ -82,6 +82,7 @@ def run(params: Params, project: Project) -> None:
         writer = shards.Writer(staging)
         cap = params.ingest.max_megapixels
         intake = take_in(source, stored.known(), writer, max_megapixels=cap, prefix=PREFIX)
+        source = source.emptied()
         kept = _judge(intake, source, stored, params, project)
         manifest = _manifest(kept, intake, stored)
         _stage_shards(project.dataset, staging, manifest, stored, writer)

@@ -117,9 +117,9 @@ def test_no_dataset_says_what_to_run(tmp_path: Path) -> None:
 
 
 def test_a_newer_form_is_refused_by_name(stored: Path) -> None:
-    content = read_json(stored / "digests.json") | {"format_version": 2}
+    content = read_json(stored / "digests.json") | {"format_version": dataset.FORMAT_VERSION + 1}
     write_json(stored / "digests.json", content)
-    with pytest.raises(DataError, match=r"digests\.json: format_version 2; .*up to 1"):
+    with pytest.raises(DataError, match=r"digests\.json: format_version 3; .*up to 2"):
         dataset.read_manifest(stored)
 
 
