@@ -44,28 +44,43 @@ def publish_text(key: str, text: str) -> None:
 
 
 def publish_promotion(promotion: Promotion) -> None:
-    """Publish a verdict with its reasons, and every figure of its evidence as a table."""
+    """Publish a verdict with its reasons, its evidence as a table, and recalls by class as another."""
     first, *reasons = promotion.ruling.reasons
     parts = [f"## {promotion.verdict}: {first}", "\n".join(f"- {reason}" for reason in reasons)]
     if promotion.entry is not None:
         parts.append(f"Ledger entry {promotion.entry.sequence}, evidence `{promotion.entry.evidence_digest}`")
-    figures = list(flattened(promotion.ruling.evidence))
-    if figures:
-        parts.append(table(["evidence", "value"], figures[:ROWS]))
+    evidence = dict(promotion.ruling.evidence.get("evidence") or {})
+    classes = evidence.pop("classes", [])
+    if evidence:
+        parts.append(table(["evidence", "value"], list(flattened(evidence))[:ROWS]))
+    if classes:
+        parts.append(
+            table(["class", "images", "recall", "change", "p (Holm)"], [_recall(row) for row in classes][:ROWS])
+        )
     publish_text("promotion", "\n\n".join(part for part in parts if part))
 
 
 def flattened(values: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Go through nested plain values, each with its path: ``("challenger.accuracy", 0.98)``."""
-    if isinstance(values, Mapping):
-        pairs = [(str(key), inner) for key, inner in values.items()]
-    elif isinstance(values, list | tuple):
-        pairs = [(str(place), inner) for place, inner in enumerate(values)]
+    """Go through nested plain values, each with its path: ``("challenger.accuracy", "0.98 (0.97 – 0.99)")``."""
+    if isinstance(values, Mapping) and values.keys() != {"value", "low", "high"}:
+        for key, inner in values.items():
+            yield from flattened(inner, f"{name}.{key}" if name else str(key))
     else:
-        yield name, "" if values is None else values
-        return
-    for key, inner in pairs:
-        yield from flattened(inner, f"{name}.{key}" if name else key)
+        yield name, _figure(values)
+
+
+def _recall(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    against = row["against"] or {"change": None, "p_holm": None}
+    return row["name"], row["images"], _figure(row["recall"]), _figure(against["change"]), _figure(against["p_holm"])
+
+
+def _figure(value: Any) -> Any:
+    """A figure as a cell: with its interval, if it has one."""
+    if isinstance(value, Mapping):
+        return f"{_cell(value['value'])} ({_cell(value['low'])} – {_cell(value['high'])})"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return "" if value is None else value
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -11,6 +11,7 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, LogFilter, LogFilterFlowRunId
 
+from calotype import ledger
 from calotype.project import Project
 from flows.training import training
 from tasks import artifacts
@@ -103,6 +104,12 @@ def test_a_training_registers_promotes_and_shows_counts_metrics_and_the_confusio
     assert "data:image/png;base64,iVBOR" in found["confusion-matrix"]
     assert "300 images of 10 classes" in found["ingest-counts"]
     assert "Best epoch" in found["training"]
+    (entry,) = ledger.read(trained_project.ledger, "digits").entries
+    assert entry.who == asyncio.run(name_of(state.state_details.flow_run_id))
+    assert entry == report.promotion.entry
+    assert f"## {entry.verdict}: {entry.reason}" in found["promotion"]
+    assert "| load_check.images | 32 |" in found["promotion"]
+    assert "| class | images | recall |" in found["promotion"]
 
 
 @pytest.mark.slow

@@ -24,6 +24,18 @@ def test_figures_stand_beside_their_intervals() -> None:
     assert artifacts.with_intervals(metrics) == [("accuracy", 0.98, "0.97 – 0.991"), ("images", 350, "")]
 
 
+def test_evidence_becomes_rows_with_its_intervals() -> None:
+    interval = {"value": 0.98, "low": 0.97, "high": 0.99}
+    evidence = {"images": 350, "challenger": {"model": "m", "accuracy": interval}, "fell": ["a", "b"], "champion": None}
+    assert list(artifacts.flattened(evidence)) == [
+        ("images", 350),
+        ("challenger.model", "m"),
+        ("challenger.accuracy", "0.98 (0.97 – 0.99)"),
+        ("fell", "a, b"),
+        ("champion", ""),
+    ]
+
+
 def test_a_run_links_to_the_server_that_shows_it_and_else_names_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
