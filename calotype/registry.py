@@ -17,7 +17,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from calotype import bundle as bundles
-from calotype import projection, tracking, versioning, versions
+from calotype import model_card, projection, tracking, versioning, versions
 from calotype.errors import CalotypeError, UsageError
 from calotype.files import read_json, sha256_of
 from calotype.params import Params
@@ -68,6 +68,7 @@ def register(project: Project, params: Params) -> RegisteredVersion:
         _check_run(registry, run_id, digest)
         _complete_run(project, registry, run_id, digest)
         version, created = _ensure_version(registry, params.name, run_id, _tags(project, record, metrics))
+        _describe(project, registry, version)
         alias = _challenge(registry, version, standing.champion)
     registered = RegisteredVersion(
         params.name, int(version.version), run_id, digest, alias, created, float(metrics["accuracy"])
@@ -204,6 +205,16 @@ def _ensure_version(registry: Registry, name: str, run_id: str, tags: Mapping[st
         name, f"models:/{model_id}", run_id=run_id, tags=dict(tags), model_id=model_id, await_creation_for=60
     )
     return made, True
+
+
+def _describe(project: Project, registry: Registry, version: ModelVersion) -> None:
+    """Show the model card as the version's description, with the number that `evaluate` did not know."""
+    card = project.reports / "card.md"
+    if not card.is_file():
+        return
+    text = model_card.with_version(card.read_text(encoding="utf-8"), version.name, str(version.version))
+    if text != version.description:
+        registry.client.update_model_version(version.name, str(version.version), description=text)
 
 
 def _ensure_model(registry: Registry, name: str) -> None:

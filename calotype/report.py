@@ -14,6 +14,7 @@ import numpy as np
 from calotype import charts, pages, trust, trust_charts
 from calotype.findings import Findings
 from calotype.metrics import Evaluation
+from calotype.model_card import Card
 from calotype.robustness import TITLES, Outcome, Robustness
 from calotype.slices import Slicing
 
@@ -64,6 +65,8 @@ class Report:
     promised
         What temperature and threshold did on the validation images they were fitted on; empty where nobody wrote it
         down.
+    card
+        The model card, of which the page shows what it does not say elsewhere.
     """
 
     title: str
@@ -73,6 +76,7 @@ class Report:
     parameters: Mapping[str, Any]
     mistakes: Sequence[Mistake]
     promised: Mapping[str, float] = field(default_factory=dict)
+    card: Card | None = None
 
 
 def render(report: Report) -> str:

@@ -9,13 +9,25 @@ import numpy as np
 import polars as pl
 
 from calotype import bundle as bundles
-from calotype import dataset, findings, git_state, pages, report, report_files, robustness, scoring, throughput
+from calotype import (
+    dataset,
+    findings,
+    git_state,
+    model_card,
+    pages,
+    report,
+    report_files,
+    robustness,
+    scoring,
+    throughput,
+)
 from calotype.bundle import Bundle
 from calotype.console import say, track
 from calotype.errors import DataError
 from calotype.files import sha256_of, write_json, write_text
 from calotype.findings import Answers, Findings
 from calotype.inference import Classifier
+from calotype.model_card import Card
 from calotype.params import Params
 from calotype.project import Project
 from calotype.run_record import RunRecord
@@ -116,7 +128,9 @@ def _write(
     report_files.write_golden(rows, project.dataset, digest, bundle.classes, reports)
     report_files.write_plots(reports / "plots", found, rows, training.history)
     write_json(reports / "metrics.json", findings.as_metrics(found))
-    page = _report(params, project, bundle, training, found, rows)
+    card = _card(params, project, bundle, training, found)
+    write_text(reports / "card.md", card.markdown())
+    page = _report(params, project, bundle, training, found, rows, card)
     write_text(reports / "report.html", report.render(page))
 
 
@@ -129,8 +143,28 @@ def _check_training(project: Project, training: RunRecord) -> None:
         )
 
 
+def _card(params: Params, project: Project, bundle: Bundle, training: RunRecord, found: Findings) -> Card:
+    drops = dataset.read_manifest(project.dataset)["drop"].value_counts().sort("drop")
+    return model_card.of(
+        params,
+        bundle,
+        training,
+        found.evaluation,
+        drops=dict(drops.iter_rows()),
+        slicing=found.slicing,
+        abstention=found.abstention,
+        calibration=found.calibration,
+    )
+
+
 def _report(
-    params: Params, project: Project, bundle: Bundle, training: RunRecord, found: Findings, rows: pl.DataFrame
+    params: Params,
+    project: Project,
+    bundle: Bundle,
+    training: RunRecord,
+    found: Findings,
+    rows: pl.DataFrame,
+    card: Card,
 ) -> report.Report:
     return report.Report(
         title=training.experiment,
@@ -140,6 +174,7 @@ def _report(
         parameters=training.params,
         mistakes=_mistakes(project, rows, params.ingest.max_megapixels),
         promised=bundle.trained_with.get("calibration", {}),
+        card=card,
     )
 
 
@@ -195,7 +230,8 @@ def _log(project: Project, found: Findings) -> None:
     from calotype import tracking
 
     reports = project.reports
-    readable = [path for path in (reports / "report.html", reports / "data.html") if path.is_file()]
+    names = ("report.html", "data.html", "card.md")
+    readable = [reports / name for name in names if (reports / name).is_file()]
     artifacts = {
         "report": readable,
         "plots": sorted((reports / "plots").iterdir()),
