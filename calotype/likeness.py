@@ -41,7 +41,7 @@ TINT = 8.0
 
 _COARSE, _TINY = 16, 8
 _MARGIN = 2
-_TINY_UNEXPLAINED, _COARSE_UNEXPLAINED, _REFINED_UNEXPLAINED = 0.04, 0.06, 0.02
+_TINY_UNEXPLAINED, _COARSE_UNEXPLAINED, _REFINED_UNEXPLAINED = 0.012, 0.03, 0.015
 _AT_ONCE = 256
 _TERMS = 6
 _REFINEMENTS = 2
@@ -118,14 +118,17 @@ class Comparison:
         return verdict
 
     def _tiny_look(self, one: Indices, other: Indices) -> Claims:
-        a, b = self._directions[one].astype(np.float32), self._tiny[other]
-        variance = (b**2).mean(axis=1)
-        left = variance - ((a @ b[:, :, None])[:, :, 0] ** 2).sum(axis=1) / b.shape[1]
+        return self._is_explained_tiny(one, other) | self._is_explained_tiny(other, one)
+
+    def _is_explained_tiny(self, one: Indices, other: Indices) -> Claims:
+        directions, target = self._directions[one].astype(np.float32), self._tiny[other]
+        variance = (target**2).mean(axis=1)
+        left = variance - ((directions @ target[:, :, None])[:, :, 0] ** 2).sum(axis=1) / target.shape[1]
         return np.asarray(left <= _TINY_UNEXPLAINED * variance + NOISE**2)
 
     def _coarse_look(self, one: Indices, other: Indices) -> Claims:
         a, b = self._coarse[one].astype(np.float32), self._coarse[other].astype(np.float32)
-        is_like = _explain(a, b).is_within(_COARSE_UNEXPLAINED)
+        is_like = _explain(a, b).is_within(_COARSE_UNEXPLAINED) | _explain(b, a).is_within(_COARSE_UNEXPLAINED)
         kept = np.flatnonzero(is_like)
         is_like[kept] = _are_alike(a[kept], b[kept], _REFINED_UNEXPLAINED)
         return is_like
@@ -213,7 +216,7 @@ def _terms(a: Floats) -> list[Floats]:
 
 
 def _centred(values: Floats) -> Floats:
-    flat = values.reshape(len(values), -1)
+    flat = values.reshape(len(values), values.shape[1] * values.shape[2])
     return np.asarray(flat - flat.mean(axis=1, keepdims=True))
 
 
