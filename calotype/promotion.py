@@ -135,6 +135,8 @@ def promote(
     CalotypeError
         If the registry, the ledger or the contender's run cannot be reached.
     """
+    if reason and not force:
+        raise UsageError("promote --reason: found no --force; the gate gives the reasons of other promotions. Add it.")
     if force and not reason.strip():
         raise UsageError('promote --force: found no reason; expected one. Add `--reason "…"`: the ledger keeps it.')
     with versions.connected(project) as registry:
@@ -196,6 +198,7 @@ def rollback(
         if target == head and standing.champion is not None:
             return _nothing(params.name, target, f"{params.name} version {target} is the champion already")
         found = versions.require(registry, params.name, target)
+        _check_was_champion(standing.view, target)
         versions.require_run(registry, found)
         goal = versions.local(registry, found)
         answer = _load_check(registry, params, goal, process)
@@ -349,6 +352,16 @@ def _before(view: View) -> int:
             f"{view.model}: no champion before version {view.head} is in the ledger. Name a version by `--to`."
         )
     return line[-2]
+
+
+def _check_was_champion(view: View, target: int) -> None:
+    """A way back only: a version that never earned the title must pass the gate, or be forced with a reason."""
+    champions = list(dict.fromkeys(entry.to_version for entry in view.entries if entry.to_version is not None))
+    if target not in champions:
+        raise UsageError(
+            f"{view.model} version {target} was never the champion; expected one that was: "
+            f"{', '.join(map(str, champions))}. Run `calotype promote {target}`."
+        )
 
 
 def _nothing(name: str, number: int | None, reason: str) -> Promotion:

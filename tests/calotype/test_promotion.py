@@ -199,6 +199,24 @@ def test_the_first_champion_has_none_before_it(registry: Registry, named: Params
     assert len(entries(registry, named.name)) == 1
 
 
+def test_a_version_that_never_was_champion_is_no_way_back(
+    registry: Registry, named: Params, make_version: Make
+) -> None:
+    for _ in range(4):
+        make_version(named.name)
+    settle(registry, named.name, 1, BETTER)
+    settle(registry, named.name, 2, BETTER)
+    settle(registry, named.name, 3, NOT_BETTER)
+    with pytest.raises(UsageError, match=r"version 3 was never the champion; expected one that was: 1, 2\. Run `calo"):
+        promotion.rollback(registry.project, named, 3)
+    assert registry.alias(named.name, CHAMPION) == 2
+
+
+def test_a_reason_without_force_is_refused(registry: Registry, named: Params) -> None:
+    with pytest.raises(UsageError, match=r"--reason: found no --force"):
+        promotion.promote(registry.project, named, 1, reason="because")
+
+
 def view(*moves: tuple[ledger.Verdict, int]) -> View:
     """Entries that move the title to these versions, in this order."""
     heads = [None, *(version for _, version in moves)]
