@@ -69,9 +69,9 @@ def decide_twins(manifest: pl.DataFrame, sketches: Sketches, pictures: Pictures)
 
 
 def count_twins(manifest: pl.DataFrame) -> tuple[int, int]:
-    """Count the images that resemble an earlier one, and the images that these resemble first."""
-    twins = manifest.filter(pl.col("twins").list.len() > 0)
-    return twins.height, twins["twins"].list.first().n_unique()
+    """Count the images that resemble an earlier one, and the images that these resemble."""
+    pairs = _pairs(manifest)
+    return pairs["image_id"].n_unique(), pairs["twin"].n_unique()
 
 
 def pictures_of(manifest: pl.DataFrame, locate: Callable[[str], Path], *, max_megapixels: float) -> Pictures:

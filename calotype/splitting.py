@@ -125,9 +125,9 @@ def explain_leaks(leaks: pl.DataFrame, saved: str) -> str:
         lines.append(f"  … and {leaks.height - SHOWN:,} more")
     return "\n".join(
         [
-            f"split: {leaks.height:,} images leak: what the source declares puts them in another split than a "
-            f"near-duplicate or a member of their group. All are in {saved}. Mend the source, or set "
-            "`split.on_leak` to move (they follow the group) or keep (they stay and are reported), then run "
+            f"split: {'1 image leaks' if leaks.height == 1 else f'{leaks.height:,} images leak'}: declared for another "
+            f"split than a near-duplicate, or than a member of the same group. All are in {saved}. Mend the source, or "
+            "set `split.on_leak` to move (they follow the group) or keep (they stay, and are reported), then run "
             "`dvc repro split`:",
             *lines,
         ]

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calotype.arrivals import HISTORY_SCHEMA, departures
@@ -97,6 +97,7 @@ def test_nothing_but_what_is_marked_leaks_where_splits_are_binding(images: pl.Da
     assert set(find_leaks(images, assigned)["image_id"]) <= leaking
 
 
+@settings(max_examples=40)
 @given(lines(), st.sampled_from(["error", "keep"]))
 def test_a_binding_split_is_kept(images: pl.DataFrame, on_leak: OnLeak) -> None:
     both = images.join(assign(images, rules(on_leak)), on="image_id")
@@ -104,6 +105,7 @@ def test_a_binding_split_is_kept(images: pl.DataFrame, on_leak: OnLeak) -> None:
     assert held_out["split"].to_list() == held_out["declared_split"].to_list()
 
 
+@settings(max_examples=40)
 @given(lines(), modes)
 def test_every_image_has_one_row_and_only_bridges_have_no_split(images: pl.DataFrame, on_leak: OnLeak) -> None:
     splits = assign(images, rules(on_leak))
@@ -117,6 +119,7 @@ def test_every_image_has_one_row_and_only_bridges_have_no_split(images: pl.DataF
     )
 
 
+@settings(max_examples=40)
 @given(lines(), modes, st.randoms(use_true_random=False))
 def test_the_order_of_rows_changes_nothing(images: pl.DataFrame, on_leak: OnLeak, random: Any) -> None:
     rows = images.rows()
@@ -207,6 +210,7 @@ def test_a_group_of_the_source_across_declared_splits_is_a_leak() -> None:
     rows = [*DECLARED, image("a", "train", "patient 7"), image("b", "test", "patient 7")]
     leaks = find_leaks(frame(rows), assign(frame(rows), rules("error")))
     assert leaks.rows() == [("a", "a.png", "train", "b", "b.png", "test", "group patient 7")]
+    assert "split: 1 image leaks: declared for another split" in explain_leaks(leaks, "x.csv")
     assert outcome(rows, "move")["a"] == ("test", "moved")
 
 
