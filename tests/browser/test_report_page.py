@@ -57,7 +57,7 @@ def test_the_page_fits_the_screen_and_obeys_its_colours(
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out_from_its_background(tmp_path: Path, open_page: Any, scheme: str) -> None:
     page, _ = open_page(write_report(tmp_path, ["cat", "dog", "eel"]), scheme)
-    for selector in ("h1", "p.soft", "tbody th", "figcaption", ".card b", ".mistakes em"):
+    for selector in ("h1", "p.soft", "tbody th", "figcaption", ".card b", ".mistakes em", ".trust span", ".mark"):
         assert contrast(page, selector) >= 4.5, selector
 
 
@@ -65,7 +65,8 @@ def test_every_picture_and_every_chart_is_drawn(tmp_path: Path, open_page: Any) 
     page, _ = open_page(write_report(tmp_path, ["cat", "dog", "eel"]))
     assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth === 8)")
     assert page.locator(".mistakes img").count() == 3
-    assert page.locator(".curves svg").count() == 1
+    assert page.locator(".curves svg").count() == 3
+    assert page.locator(".multiples svg").count() == 6
     for box in page.locator("svg").all():
         assert (box.bounding_box() or {})["height"] > 100
     assert page.locator(".matrix rect").count() == 9
