@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -20,6 +21,7 @@ from calotype import dataset, dvc_cache, git_state, ledger
 from calotype.errors import CalotypeError, DataError
 from calotype.project import Project
 from calotype.runs import KnownRun, Store, Version
+from calotype.versions import BUNDLE_DIGEST, SPLITS
 
 PLACES = ("version", "promotion", "run", "commit", "data", "parameters", "flow_run", "images")
 """Links in their order; also the keys of the JSON."""
@@ -62,8 +64,8 @@ class Follower:
         self.store = store
 
     @cached_property
-    def cache(self) -> Any:
-        """Folder of the DVC cache, or None."""
+    def cache(self) -> Path | None:
+        """Folder of the DVC cache."""
         return dvc_cache.find(self.project.root)
 
     def follow(
@@ -184,7 +186,7 @@ class Follower:
         return sorted(name for name in names if name.startswith("shard-"))
 
     def _splits(self, run_id: str) -> pl.DataFrame | None:
-        data = self.store.artifact(run_id, "inputs/splits.parquet")
+        data = self.store.artifact(run_id, SPLITS)
         return pl.read_parquet(io.BytesIO(data)) if data else None
 
     def _images(self, splits: pl.DataFrame | None) -> Link:
@@ -207,7 +209,7 @@ def _version(version: Version | None, named: tuple[str, int] | None) -> Link:
             "name": version.name,
             "version": version.version,
             "created_at": version.created_at.isoformat(timespec="seconds"),
-            "bundle_digest": version.tags.get("calotype.bundle_digest"),
+            "bundle_digest": version.tags.get(BUNDLE_DIGEST),
         }
         return Link(value)
     if named is None:

@@ -24,6 +24,7 @@ from calotype.files import read_json
 from calotype.params import Params
 from calotype.project import Project
 from calotype.runs import KnownRun, Store, Version
+from calotype.versions import BUNDLE_DIGEST
 from calotype.worktree import Worktree, worktree
 
 VERSION = re.compile(r"(?:(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)/)?(?P<number>[0-9]{1,9})")
@@ -128,18 +129,21 @@ def read_recipe(project: Project, store: Store, version: Version) -> Recipe:
     """
     run = store.run(version.run_id)
     if run is None:
-        raise CalotypeError(f"its MLflow run {version.run_id} is not at {project.tracking_uri}: deleted for good")
+        raise CalotypeError(
+            f"its MLflow run {version.run_id} is not at {project.tracking_uri}: deleted for good, or of another store. "
+            "Set MLFLOW_TRACKING_URI to the one that has it."
+        )
     if run.is_deleted:
         back = f"`mlflow runs restore --run-id {run.run_id}` brings it back"
         raise CalotypeError(f"its MLflow run {run.run_id} is deleted; {back}.")
     environment = store.environment(run.run_id)
     if environment is None:
-        raise CalotypeError(f"its MLflow run {run.run_id} holds no inputs/environment.json: its artifacts are gone")
+        raise CalotypeError(f"its MLflow run {run.run_id} holds no inputs/environment.json. Bring its artifacts back.")
     commit = run.tags.get("mlflow.source.git.commit", "")
     lock = _artifact(store, run, "inputs/dvc.lock")
     digests = _artifact(store, run, "bundle/digests.json")
     described = json.loads(_artifact(store, run, f"bundle/{DESCRIPTION}"))["trained_with"]
-    if hashlib.sha256(digests).hexdigest() != version.tags.get("calotype.bundle_digest"):
+    if hashlib.sha256(digests).hexdigest() != version.tags.get(BUNDLE_DIGEST):
         raise DataError(f"the bundle in its MLflow run {run.run_id} is not the registered one. Run `calotype verify`.")
     return Recipe(
         version=version,
@@ -171,7 +175,7 @@ def compare(recipe: Recipe, made: Path, environment: Mapping[str, Any], evaluate
     """
     title, digests = recipe.version.title, read_json(made / "digests.json")
     if digests == recipe.digests:
-        whole = recipe.version.tags["calotype.bundle_digest"]
+        whole = recipe.version.tags[BUNDLE_DIGEST]
         return Verdict(True, (f"{title}: reproduced, bit for bit", f"bundle {whole}"))
     if digests[WEIGHTS] == recipe.digests[WEIGHTS]:
         return Verdict(False, (f"{title}: not reproduced: equal weights, but another {DESCRIPTION}",))
@@ -228,13 +232,13 @@ def _tell(recipe: Recipe) -> None:
 def _artifact(store: Store, run: KnownRun, path: str) -> bytes:
     data = store.artifact(run.run_id, path)
     if data is None:
-        raise CalotypeError(f"its MLflow run {run.run_id} holds no {path}: its artifacts are gone, or incomplete")
+        raise CalotypeError(f"its MLflow run {run.run_id} holds no {path}. Bring its artifacts back.")
     return data
 
 
 def _checked_commit(project: Project, commit: str) -> str:
     if not commit:
-        raise CalotypeError("no git commit was recorded: the training ran outside git")
+        raise CalotypeError("no git commit was recorded: the training ran outside git. Commit, then train again.")
     if git_state.subject(project.root, commit) is None:
         raise CalotypeError(
             f"git commit {commit} is not in this repository. Run `git fetch`; perhaps it exists no more."
@@ -246,7 +250,10 @@ def _diff(store: Store, run: KnownRun, environment: Mapping[str, Any]) -> bytes:
     if run.tags.get("calotype.git_dirty") != "true":
         return b""
     if environment.get("git_diff_cut"):
-        raise CalotypeError(f"the diff to its commit was cut when it was recorded ({environment['git_diff_cut']})")
+        raise CalotypeError(
+            f"the diff to its commit was cut when it was recorded: {environment['git_diff_cut']}. Commit before you "
+            "train, or let git ignore what is large: then nothing is cut."
+        )
     return _artifact(store, run, "inputs/git.diff")
 
 
@@ -255,7 +262,8 @@ def _checked_lock(lock: bytes, run: KnownRun) -> bytes:
     recorded = run.tags.get("calotype.dvc_md5", "")
     if not recorded or recorded.encode() not in lock:
         raise DataError(
-            f"the dvc.lock of its run is of other data than the training's ({recorded or 'no MD5 recorded'})"
+            f"the dvc.lock of its run is of other data than the training's "
+            f"({recorded or 'no MD5 recorded'}). Train again, in one `dvc repro`."
         )
     return lock
 
@@ -270,7 +278,10 @@ def _check_params(copy: Project, run: KnownRun) -> None:
         if key in flat and not _is_same(flat[key], recorded)
     ]
     if others:
-        raise CalotypeError(f"params.yaml of its commit is not what it was trained with: {'; '.join(others[:3])}")
+        raise CalotypeError(
+            f"params.yaml of its commit is not what it was trained with: {'; '.join(others[:3])}. Train again, in one "
+            "`dvc repro`."
+        )
 
 
 def _is_same(value: Any, recorded: str) -> bool:

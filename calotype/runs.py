@@ -19,9 +19,7 @@ from mlflow.exceptions import MlflowException
 from calotype import tracking
 from calotype.errors import CalotypeError, UsageError
 from calotype.project import Project
-
-ABSENT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
-"""What MLflow answers for a model, a version or a run that it does not know."""
+from calotype.versions import ABSENT
 
 
 @dataclass(frozen=True)

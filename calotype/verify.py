@@ -17,7 +17,6 @@ from calotype.project import Project
 
 PIPELINES = ("dvc.yaml", "audit/dvc.yaml")
 BUNDLE_FILES = ("model.json", "model.safetensors")
-DIGEST_TAG = "calotype.bundle_digest"
 
 
 @dataclass(frozen=True)
@@ -137,14 +136,15 @@ def _registry(project: Project, params: Params, checked: list[str]) -> Iterator[
     if local and not (project.mlruns / "mlflow.db").exists():
         return
     from calotype.runs import Store, Version
+    from calotype.versions import BUNDLE_DIGEST
 
     store = Store(project)
     versions = store.versions(params.name)
 
     def artifacts(version: Version) -> Iterator[str]:
-        name, expected = f"{version.title}: its bundle in MLflow run {version.run_id}", version.tags.get(DIGEST_TAG)
+        name, expected = f"{version.title}: its bundle in MLflow run {version.run_id}", version.tags.get(BUNDLE_DIGEST)
         if expected is None:
-            yield f"{version.title}: has no tag {DIGEST_TAG}: not made by `calotype register`, nothing to compare with."
+            yield f"{version.title}: has no tag {BUNDLE_DIGEST}: not made by `calotype register`, nothing to compare."
             return
         with TemporaryDirectory() as scratch:
             folder = store.folder(version.run_id, "bundle", Path(scratch))

@@ -168,7 +168,7 @@ def test_a_diff_that_was_cut_is_said(clone: Project) -> None:
     before = kept.read_text(encoding="utf-8")
     edit(kept, '"git_diff_cut": ""', '"git_diff_cut": "7.0 MB long; 5 MB are kept"')
     try:
-        with pytest.raises(CalotypeError, match=r"digits/3 .*was cut when it was recorded .7.0 MB long"):
+        with pytest.raises(CalotypeError, match=r"digits/3 .*was cut when it was recorded: 7.0 MB long"):
             again(clone, "3")
     finally:
         kept.write_text(before, encoding="utf-8")

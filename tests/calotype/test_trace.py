@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from calotype import params, prediction, tracking
+from calotype import model_card, params, prediction, tracking
 from calotype.errors import UsageError
 from calotype.files import sha256_of
 from calotype.project import Project
@@ -157,6 +157,16 @@ def test_each_missing_link_is_named_in_its_place(predicted: Project, batch_id: s
     done = run(project, "calotype", "trace", batch_id, "digit-3.png")
     assert done.returncode == 1
     assert done.stdout.count("MISSING ") == 5
+
+
+def test_the_model_card_is_the_versions_description(predicted: Project) -> None:
+    client = tracking.connect(predicted)
+    version = client.get_model_version("digits", "1")
+    assert version.description.startswith("# Model card: digits version 1\n\n**Intended use.** Tell 0, 1, 2, 3 and 6")
+    assert version.description.endswith("`calotype reproduce 1`\n")
+    card = (predicted.reports / "card.md").read_text(encoding="utf-8")
+    assert version.description == model_card.with_version(card, "digits", "1")
+    assert "report/card.md" in {item.path for item in client.list_artifacts(version.run_id, "report")}
 
 
 def test_the_command_prints_an_indented_chain_and_json(predicted: Project, batch_id: str) -> None:
