@@ -31,11 +31,8 @@ from calotype.model_card import Card
 from calotype.params import Params
 from calotype.project import Project
 from calotype.run_record import RunRecord
-from calotype.scoring import classify, label_indices
 from calotype.split_digest import split_digest
 from calotype.splitting import read_splits
-
-__all__ = ["classify", "label_indices", "run", "score", "test_images"]
 
 
 def run(params: Params, project: Project) -> None:
@@ -79,14 +76,9 @@ def score(params: Params, project: Project) -> Findings:
     return found
 
 
-def test_images(project: Project, bundle: Bundle) -> pl.DataFrame:
-    """Rows of the manifest that the test split holds, in the order of image_id; see `scoring.test_images`."""
-    return scoring.test_images(project, bundle, project.relative(project.bundle))
-
-
 def _answer(params: Params, project: Project, bundle: Bundle, classifier: Classifier) -> Answers:
     """Go through the test images once: answers, brightness, and a sample to be changed later."""
-    test = test_images(project, bundle)
+    test = scoring.test_images(project, bundle, project.relative(project.bundle))
     if test.is_empty():
         raise DataError("the test split holds no images; expected some. Raise split.test in params.yaml.")
     sampled = robustness.sample(test.height, params.evaluate.robustness_images)
@@ -101,7 +93,7 @@ def _answer(params: Params, project: Project, bundle: Bundle, classifier: Classi
     assert timed is not None
     return Answers(
         test=test,
-        actual=label_indices(test["label"].to_list(), bundle.classes),
+        actual=scoring.label_indices(test["label"].to_list(), bundle.classes),
         probabilities=probabilities,
         brightness=greys,
         sampled=sampled,
