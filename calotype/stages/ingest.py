@@ -41,7 +41,7 @@ class Stored:
     history
         Every image with its arrival, those of damaged shards and those remembered since they left too.
     last_drop
-        Highest number of a drop in use, in an image's row or in a shard's name.
+        Highest number of a drop in use, in an image's arrival or in a shard's name.
     digests
         SHA-256 of the files.
     """
@@ -69,10 +69,10 @@ def run(params: Params, project: Project) -> None:
     Raises
     ------
     DataError
-        If the source cannot be used, if an image has two labels, if too many files cannot be decoded, or if a class
-        is missing or too small.
+        If the source cannot be used, if an image has two labels, if too many files cannot be decoded, if a class is
+        missing or too small, or if the corrections name what is not there.
     CalotypeError
-        If the source changed since it was scanned.
+        If the source or the corrections changed since they were scanned.
     """
     finish_interrupted(project.dataset)
     source = open_source(project.resolve(params.ingest.source), cache=project.cache / "sources")
@@ -148,9 +148,9 @@ def read_stored(folder: Path) -> Stored:
     damaged = [name for name in names if not _is_whole(folder / name, digests[name])]
     if damaged:
         say(PREFIX, f"packs the images of damaged or missing shards again: {curation.listed(damaged)}")
-    last_drop = max([0, *map(shards.drop_of, names), *manifest["drop"]])
-    whole = manifest.filter(~pl.col("shard").is_in(damaged))
-    return Stored(whole, pl.concat(history), last_drop, digests)
+    line = pl.concat(history)
+    last_drop = max([0, *map(shards.drop_of, names), *line["drop"].unique()])
+    return Stored(manifest.filter(~pl.col("shard").is_in(damaged)), line, last_drop, digests)
 
 
 def _in_present_form(manifest: pl.DataFrame) -> pl.DataFrame:
