@@ -327,7 +327,8 @@ def _by_hand_back(name: str, target: int, seen: int, named: bool, answer: golden
             )
         evidence = {"format_version": FORMAT_VERSION, "from": head, "to": target, "load_check": vars(answer)}
         first = f"{name} version {target} is the champion again, in place of version {head}"
-        return Ruling("rollback", (first, answer.summary()), evidence)
+        given = "named by --to" if named else "the champion before"
+        return Ruling("rollback", (first, answer.summary()), evidence, given)
 
     return judge
 
