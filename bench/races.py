@@ -99,13 +99,21 @@ def answers(name: str, number: int, accuracy: float) -> Any:
     )
 
 
+@cache
+def rules_of(root: Path) -> Any:
+    """The rules of params.yaml, read once."""
+    from calotype import gate, params
+
+    return gate.Rules.of(params.load(root / "params.yaml").promote)
+
+
 def contend(root: Path, race: Race, number: int, start: Any) -> Finish:
     """Promote one version when all contenders stand ready."""
-    from calotype import gate, golden, params, promotion, versions
+    from calotype import gate, golden, promotion, versions
     from calotype.project import Project
     from calotype.promotion import Ruling
 
-    rules = gate.Rules.of(params.load(root / "params.yaml").promote)
+    rules = rules_of(root)
     check = gate.LoadCheck(32, 0.0, golden.TOLERANCE)
     ours = answers(race.name, number, race.accuracies[number - 1])
     judged = 0
@@ -166,6 +174,7 @@ def contenders(root: Path, most: int) -> Iterator[Any]:
 def hold(races: int = RACES, most: int = MOST) -> list[Result]:
     """Hold races of 2 to ``most`` contenders in a temporary folder."""
     from calotype import ledger, tracking, versions
+    from calotype.console import track
     from calotype.project import Project
 
     random = np.random.default_rng(SEED)
@@ -178,7 +187,7 @@ def hold(races: int = RACES, most: int = MOST) -> list[Result]:
         experiment = tracking.experiment(project, client, "races")
         runs = [client.create_run(experiment).info.run_id for _ in range(most)]
         with contenders(root, most) as run, versions.connected(project) as registry:
-            for number in range(races):
+            for number in track(range(races), prefix="races", unit="races", total=races):
                 race = draw(number, most, random)
                 client.create_registered_model(race.name)
                 for run_id in runs[: len(race.accuracies)]:
