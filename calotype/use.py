@@ -51,6 +51,9 @@ def use(project: Project, source: str) -> None:
     for what, value in describe(facts):
         print(f"  {what:10} {value}")
     values = {"name": slug(path), "ingest.source": project.relative(path)} | recipe(facts, in_force)
+    if values["ingest.source"] != in_force.ingest.source:
+        # A table of corrected labels belongs to the source that it was made for.
+        values["ingest.corrections"] = "none"
     before = project.params.read_text(encoding="utf-8")
     after = edit(before, values)
     if after == before:

@@ -119,6 +119,15 @@ def test_a_zip_outside_the_project_is_named_in_full(fresh: Project, tmp_path: Pa
     assert values.name == "my-leaves"
 
 
+def test_another_source_leaves_the_corrections_of_the_old_one_behind(fresh: Project, tmp_path: Path) -> None:
+    text = fresh.params.read_text(encoding="utf-8")
+    fresh.params.write_text(text.replace("corrections: none", "corrections: fixed.csv"), encoding="utf-8")
+    digits = str(fresh.raw / "digits")
+    assert fitted(fresh, digits).ingest.corrections == "fixed.csv"
+    other = folder_of(tmp_path / "other", ["oak", "ash"], 6, 40, 30, colour=True)
+    assert fitted(fresh, other).ingest.corrections == "none"
+
+
 def test_a_path_inside_the_project_is_relative(fresh: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(fresh.root / "data")
     assert fitted(fresh, "raw/../raw/digits").ingest.source == "data/raw/digits"
