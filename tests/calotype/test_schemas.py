@@ -43,6 +43,7 @@ def predictions(**columns: Any) -> pl.DataFrame:
         "label": ["cat", "dog"],
         "predicted": ["cat", "cat"],
         "confidence": pl.Series([0.75, 0.5], dtype=pl.Float32),
+        "abstained": [False, True],
         "probabilities": pl.Series([[0.75, 0.25], [0.5, 0.5]], dtype=pl.List(pl.Float32)),
     }
     return pl.DataFrame(good | columns)
