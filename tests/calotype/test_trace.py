@@ -9,14 +9,15 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from typer.testing import CliRunner
 
 from calotype import model_card, params, prediction, tracking
-from calotype.errors import UsageError
+from calotype.cli import app
+from calotype.errors import CalotypeError, UsageError
 from calotype.files import sha256_of
 from calotype.project import Project
 from calotype.run_record import RunRecord
 from calotype.trace import Trace, trace
-from tests.conftest import run
 
 pytestmark = pytest.mark.slow
 
@@ -135,7 +136,15 @@ def test_what_is_unknown_is_one_line(
     assert "\n" not in str(error.value)
 
 
-def test_each_missing_link_is_named_in_its_place(predicted: Project, batch_id: str, tmp_path: Path) -> None:
+def test_a_server_that_does_not_answer_is_one_line(predicted: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    with pytest.raises(CalotypeError, match=r"^mlflow: no answer from http://127\.0\.0\.1:1"):
+        follow(predicted, "1")
+
+
+def test_each_missing_link_is_named_in_its_place(
+    predicted: Project, batch_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ignored = shutil.ignore_patterns("ledger", "cache", "shard-*")
     shutil.copytree(predicted.root, tmp_path / "project", ignore=ignored, symlinks=True)
     # A store names its artifacts by absolute paths: this one's are still the other's.
@@ -154,8 +163,9 @@ def test_each_missing_link_is_named_in_its_place(predicted: Project, batch_id: s
     assert chain.missing["run"] == f"run deleted in MLflow: `mlflow runs restore --run-id {run_id}` brings it back"
     assert chain.missing["commit"].endswith("is not in this repository: `git fetch`")
     assert "the list of its shards is not in the DVC cache" in chain.missing["data"]
-    done = run(project, "calotype", "trace", batch_id, "digit-3.png")
-    assert done.returncode == 1
+    monkeypatch.chdir(project.root)
+    done = CliRunner().invoke(app, ["trace", batch_id, "digit-3.png"])
+    assert done.exit_code == 1
     assert done.stdout.count("MISSING ") == 5
 
 
@@ -169,9 +179,12 @@ def test_the_model_card_is_the_versions_description(predicted: Project) -> None:
     assert "report/card.md" in {item.path for item in client.list_artifacts(version.run_id, "report")}
 
 
-def test_the_command_prints_an_indented_chain_and_json(predicted: Project, batch_id: str) -> None:
-    done = run(predicted, "calotype", "trace", batch_id, "digit-3.png")
-    assert done.returncode == 0, done.stderr
+def test_the_command_prints_an_indented_chain_and_json(
+    predicted: Project, batch_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(predicted.root)
+    done = CliRunner().invoke(app, ["trace", batch_id, "digit-3.png"])
+    assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
     assert lines[0] == "prediction digit-3.png"
     assert lines[1].startswith("  digit-3.png: '")
@@ -179,8 +192,8 @@ def test_the_command_prints_an_indented_chain_and_json(predicted: Project, batch
     assert [line.split(":")[0].split()[0] for line in lines if line.startswith("    ") and line[4] != " "] == [
         "promotion", "MLflow", "git", "data", "parameters", "no"
     ]  # fmt: skip
-    plain = run(predicted, "calotype", "trace", "1", "--json", "--images")
-    assert plain.returncode == 0, plain.stderr
+    plain = CliRunner().invoke(app, ["trace", "1", "--json", "--images"])
+    assert plain.exit_code == 0, plain.output
     value = json.loads(plain.stdout)
     assert list(value) == ["kind", "what", "predictions", "batch", "image", "chains", "missing", "is_whole"]
     assert list(value["chains"][0]) == [

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from calotype import dvc_cache, params, tracking
+from calotype.cli import app
 from calotype.project import Project
 from calotype.verify import Findings, verify
-from tests.conftest import run
 
 pytestmark = pytest.mark.slow
 
@@ -115,19 +117,17 @@ def test_a_version_whose_run_is_gone_is_named(sound: Project) -> None:
     client = tracking.connect(sound)
     run_id = client.get_model_version("digits", "1").run_id
     client.set_model_version_tag("digits", "1", "calotype.bundle_digest", "0" * 64)
-    shutil.rmtree(sound.mlruns / "artifacts", ignore_errors=True)
-    import sqlite3
-
     with sqlite3.connect(sound.mlruns / "mlflow.db") as store:
         store.execute("UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", (str(sound.mlruns / "gone"), run_id))
     (problem,) = check(sound).problems
     assert problem.startswith(f"digits/1: its bundle in MLflow run {run_id} is not there")
 
 
-def test_the_command_exits_3_and_prints_what_differs(sound: Project) -> None:
+def test_the_command_exits_3_and_prints_what_differs(sound: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     flip(sound.bundle / "model.json")
-    done = run(sound, "calotype", "verify")
-    assert done.returncode == 3
+    monkeypatch.chdir(sound.root)
+    done = CliRunner().invoke(app, ["verify"])
+    assert done.exit_code == 3
     assert done.stdout.startswith("models/model: model.json: its SHA-256 is ")
     assert len(done.stdout.splitlines()) == 1
 
