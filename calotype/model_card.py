@@ -202,7 +202,7 @@ def _abstention(abstention: Abstention) -> str:
         f"answers are right; {_percent(abstention.target)} were asked for."
     )
     if abstention.threshold <= 0:
-        return f"No threshold is needed: {answers}"
+        return f"The model never abstains: {answers}"
     return f"Below a confidence of {abstention.threshold:.3f} the model abstains: {answers}"
 
 
