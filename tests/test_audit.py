@@ -14,8 +14,8 @@ from tests.conftest import run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-AUDIT = {"folds: 4": "folds: 2", "epochs: 20": "epochs: 12"}
-FLIPS = {f"{label}/0000.pgm": (label + 1) % 10 for label in range(0, 10, 2)}
+AUDIT = {"folds: 4": "folds: 3", "epochs: 20": "epochs: 12", "batch_size: 64": "batch_size: 16"}
+FLIPS = {f"{label}/0000.pgm": (label + 1) % 10 for label in range(10)}
 """Files that a person put into the wrong folder, and that folder."""
 
 
@@ -48,13 +48,14 @@ def test_the_audit_finds_wrong_labels_and_takes_the_right_ones_back(line: Projec
         shutil.move(folder / path, folder / str(wrong) / f"flip-{path[0]}.pgm")
     edit(line, AUDIT)
     said = repro(line, "audit/dvc.yaml")
-    assert "audit: fold 2/2" in said
+    assert "audit: fold 3/3" in said
     assert "Running stage 'train'" not in said
     with (line.reports / "suspects.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     audited = [row for row in rows if "flip-" in row["path"]]
-    assert audited
-    assert max(int(row["rank"]) for row in audited) <= 3 * len(FLIPS)
+    assert len(audited) >= 5
+    first = [row for row in audited if int(row["rank"]) <= 2 * len(FLIPS)]
+    assert len(first) >= 0.8 * len(audited)
     for row in audited:
         row["corrected"] = row["path"].rpartition("flip-")[2][0]
     with (line.root / "corrections.csv").open("w", encoding="utf-8", newline="") as file:
