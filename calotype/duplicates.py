@@ -50,7 +50,7 @@ VIEWS = len(_VIEWS)
 
 _LOW = 2**32 - 1
 _OFFERS_AT_ONCE = 2**24
-_FIRST_BLOCK = 256
+_FIRST_BLOCK = 32
 _LARGEST_BLOCK = 2**16
 
 
@@ -139,7 +139,7 @@ def candidates(leader_hashes: NDArray[np.uint64], sketches: NDArray[np.uint64]) 
     -------
     tuple
         Numbers of images and of as many earlier ones, each pair once, sorted: for each image the ``CANDIDATES`` nearest
-        hashes, and the latest of those images that share one, up to as many again.
+        hashes, and of many images that share one the first and some more, up to as many again.
     """
     known, own = len(leader_hashes), sketches[:, 0]
     stored, first, hash_of = np.unique(
@@ -265,17 +265,16 @@ class _Nearest:
 
 
 def _owners(image: Indices, stored: Indices, hash_of: Indices) -> tuple[Indices, Indices]:
-    """Replace hashes by the images that have them, the latest of those before the image."""
+    """Replace hashes by the images that have them: of many before the image, the first and others evenly spaced."""
     if not len(image):
         return image, stored
     count = np.int64(len(hash_of))
     owners = np.argsort(hash_of, kind="stable")
     codes = hash_of[owners] * count + owners
-    stop = np.searchsorted(codes, stored * count + image)
-    share = np.maximum(1, CANDIDATES // np.bincount(image)[image])
-    start = np.maximum(np.searchsorted(codes, stored * count), stop - share)
-    sizes = stop - start
-    place = np.arange(sizes.sum()) + np.repeat(start - np.cumsum(sizes) + sizes, sizes)
+    start, stop = np.searchsorted(codes, stored * count), np.searchsorted(codes, stored * count + image)
+    sizes = np.minimum(stop - start, np.maximum(1, CANDIDATES // np.bincount(image)[image]))
+    rank = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    place = np.repeat(start, sizes) + rank * np.repeat(stop - start, sizes) // np.repeat(sizes, sizes)
     one, other = _each_once(np.stack([np.repeat(image, sizes), owners[place]]))
     return one, other
 

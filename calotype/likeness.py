@@ -37,11 +37,12 @@ WARP = 1.6
 """Largest way of an edge by shift and scaling together, in pixels of a thumbnail: 5 % of the side."""
 
 TINT = 8.0
-"""Largest root mean square difference of colour, in levels of Cb and Cr."""
+"""Largest root mean square difference of colour, in levels of Cb and Cr; more where colours vary."""
 
 _COARSE, _TINY = 16, 8
 _MARGIN = 2
-_TINY_UNEXPLAINED, _COARSE_UNEXPLAINED, _REFINED_UNEXPLAINED = 0.012, 0.03, 0.015
+_TINY_UNEXPLAINED, _COARSE_UNEXPLAINED, _REFINED_UNEXPLAINED = 0.012, 0.045, 0.025
+_TINT_SHARE = 0.15
 _AT_ONCE = 256
 _TERMS = 6
 _REFINEMENTS = 2
@@ -128,16 +129,18 @@ class Comparison:
 
     def _coarse_look(self, one: Indices, other: Indices) -> Claims:
         a, b = self._coarse[one].astype(np.float32), self._coarse[other].astype(np.float32)
-        is_like = _explain(a, b).is_within(_COARSE_UNEXPLAINED) | _explain(b, a).is_within(_COARSE_UNEXPLAINED)
-        kept = np.flatnonzero(is_like)
-        a, b = a[kept], b[kept]
-        is_like[kept] = _refine(a, b).is_within(_REFINED_UNEXPLAINED) | _refine(b, a).is_within(_REFINED_UNEXPLAINED)
+        is_like = np.zeros(len(a), np.bool_)
+        for explaining, explained in ((a, b), (b, a)):
+            undecided = np.flatnonzero(~is_like)
+            undecided = undecided[_explain(explaining[undecided], explained[undecided]).is_within(_COARSE_UNEXPLAINED)]
+            is_like[undecided] = _refine(explaining[undecided], explained[undecided]).is_within(_REFINED_UNEXPLAINED)
         return is_like
 
     def _tint_look(self, one: Indices, other: Indices) -> Claims:
         tint, is_colour = self._thumbnails.tint, self._thumbnails.is_colour
-        difference = tint[one].astype(np.float32) - tint[other].astype(np.float32)
-        is_like = np.sqrt((difference**2).mean(axis=(1, 2, 3))) <= TINT
+        a, b = tint[one].astype(np.float32), tint[other].astype(np.float32)
+        variety = np.sqrt(a.var(axis=(1, 2)).mean(axis=1))
+        is_like = np.sqrt(((a - b) ** 2).mean(axis=(1, 2, 3))) <= TINT + _TINT_SHARE * variety
         return np.asarray(is_like | ~(is_colour[one] & is_colour[other]))
 
     def _full_look(self, one: Indices, other: Indices) -> Claims:
