@@ -18,6 +18,7 @@ import torch
 
 from calotype import folds, network, suspects
 from calotype import params as parameters
+from calotype.console import say
 from calotype.device import choose_device
 from calotype.fetch import DEBIAN_FOLDER
 from calotype.params import Params
@@ -47,7 +48,8 @@ def main() -> None:
     given, is_flipped = flip(labels, np.random.default_rng(SEED))
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, torch {version('torch')}, {params.train.threads} threads; "
-        f"{count:,} images, {is_flipped.sum():,} flipped; {params.audit.folds} folds of {params.audit.epochs} epochs"
+        f"{count:,} images, {is_flipped.sum():,} flipped; {params.audit.folds} folds of {params.audit.epochs} epochs",
+        flush=True,
     )
     start, cpu = time.perf_counter(), time.process_time()
     probabilities = judge(params, images, given)
@@ -107,7 +109,7 @@ def judge(params: Params, images: torch.Tensor, labels: np.ndarray) -> np.ndarra
         augmentation=params.augment,
         device=choose_device(params.train.device),
         classes=10,
-        on_epoch=lambda now: print(f"{now}", file=sys.stderr),
+        on_epoch=lambda now: say("audit", f"fold {now.fold}  epoch {now.epoch}  accuracy {now.accuracy:.1%}"),
     )
 
 
