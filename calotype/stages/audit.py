@@ -30,7 +30,7 @@ from calotype.training import Labelled
 PREFIX = "audit"
 LEAST_ROWS = 100
 LEAST_SHARE = 0.04
-"""The CSV holds all suspects, and at least this share of the images, or ``LEAST_ROWS``."""
+"""The CSV holds as many rows as there are suspects, and at least this share of the images, or ``LEAST_ROWS``."""
 SIDE = 144
 
 
@@ -186,7 +186,5 @@ def _page(
 def _say_result(project: Project, found: Suspects, accuracy: float) -> None:
     count = int(found.is_suspect.sum())
     say(PREFIX, f"accuracy on images not trained on: {accuracy:.2%}")
-    say(
-        PREFIX, f"labels in doubt: {count:,} of {len(found.score):,}; estimated share of wrong labels {found.noise:.2%}"
-    )
+    say(PREFIX, f"labels in doubt: {count:,} of {len(found.score):,}; at most about {found.noise:.1%} are wrong")
     say(PREFIX, f"see {project.relative(project.reports / 'audit.html')}; to correct: reports/suspects.csv")
