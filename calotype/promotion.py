@@ -196,7 +196,7 @@ def rollback(
             raise UsageError(f"{params.name} has no champion to roll back from. Run `calotype promote`.")
         target = to if to is not None else _before(standing.view)
         if target == head and standing.champion is not None:
-            return _nothing(params.name, target, f"{params.name} version {target} is the champion already")
+            return _nothing(params.name, target, f"{params.name} version {target} is the champion already", "roll back")
         found = versions.require(registry, params.name, target)
         _check_was_champion(standing.view, target)
         versions.require_run(registry, found)
@@ -251,7 +251,7 @@ def settle(
 
     entry = ledger.commit(registry.project.ledger, name, who or ledger.author(), propose) or known
     if ruling is None or entry is None:
-        return _nothing(name, number, f"{name} version {number} is the champion already")
+        return _nothing(name, number, f"{name} version {number} is the champion already", "roll back")
     _publish(registry, name, entry)
     return Promotion(name, number, ruling, entry)
 
@@ -365,8 +365,8 @@ def _check_was_champion(view: View, target: int) -> None:
         )
 
 
-def _nothing(name: str, number: int | None, reason: str) -> Promotion:
-    return Promotion(name, number, Ruling("hold", (f"there is nothing to promote: {reason}",)))
+def _nothing(name: str, number: int | None, reason: str, to: str = "promote") -> Promotion:
+    return Promotion(name, number, Ruling("hold", (f"there is nothing to {to}: {reason}",)))
 
 
 def _no_challenger(params: Params, champion: int | None) -> str:
