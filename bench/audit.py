@@ -16,15 +16,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from calotype import folds, network, suspects
 from calotype import params as parameters
 from calotype.console import say
-from calotype.device import choose_device
+from calotype.evaluation import suspects
 from calotype.fetch import DEBIAN_FOLDER
+from calotype.learning import folds, network
+from calotype.learning.device import choose_device
+from calotype.learning.training import Labelled
 from calotype.params import Params
 from calotype.sources import open_source
 from calotype.sources.probe import look
-from calotype.training import Labelled
 from calotype.use import recipe
 
 ROOT = Path(__file__).parents[1]

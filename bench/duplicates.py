@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from calotype.duplicates import VIEWS, candidates, find_twins, gather, sketch
+from calotype.data.duplicates import VIEWS, candidates, find_twins, gather, sketch
 from calotype.fetch import DEBIAN_FOLDER
 
 RESULTS = Path(__file__).parent / "results"

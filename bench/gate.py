@@ -32,11 +32,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calotype import gate
+from calotype.evaluation.resampling import METRICS, Metric
 from calotype.fetch import FASHION_CLASSES, fetch
-from calotype.gate import Decision, Predictions, Rules
 from calotype.project import Project
-from calotype.resampling import METRICS, Metric
+from calotype.releases import gate
+from calotype.releases.gate import Decision, Predictions, Rules
 
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / ".cache" / "bench"
@@ -219,10 +219,10 @@ def probabilities(seed: int) -> Floats:
 def _trained_answers(seed: int) -> Any:
     import torch
 
-    from calotype import training
-    from calotype.network import build
+    from calotype.learning import training
+    from calotype.learning.network import build
+    from calotype.learning.training import Labelled, State, Trainer
     from calotype.params import AugmentParams, ImageParams, NetworkParams, TrainParams
-    from calotype.training import Labelled, State, Trainer
 
     images, labels = (torch.from_numpy(array.copy()) for array in images_and_labels("train"))
     network = NetworkParams(name="cnn", weights="random", widths=[32, 64], convs=1, hidden=[128], dropout=0.2)
@@ -251,7 +251,7 @@ def _trained_answers(seed: int) -> Any:
 def _answers(model: Any, statistics_of: Any) -> Any:
     import torch
 
-    from calotype.network import Probabilities
+    from calotype.learning.network import Probabilities
 
     images, _ = images_and_labels("t10k")
     answering = Probabilities(model, statistics_of.mean, statistics_of.std, 1.0).eval()

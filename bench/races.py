@@ -80,7 +80,7 @@ def draw(number: int, most: int, random: np.random.Generator) -> Race:
 @cache
 def answers(name: str, number: int, accuracy: float) -> Any:
     """A contender's predictions: right with its true accuracy, independently, and as confident as it is right."""
-    from calotype.gate import Predictions, split_digest
+    from calotype.releases.gate import Predictions, split_digest
 
     labels = np.arange(IMAGES) % CLASSES
     random = np.random.default_rng([SEED, int(name.rpartition("-")[2]), number])
@@ -102,16 +102,17 @@ def answers(name: str, number: int, accuracy: float) -> Any:
 @cache
 def rules_of(root: Path) -> Any:
     """The rules of params.yaml, read once."""
-    from calotype import gate, params
+    from calotype import params
+    from calotype.releases import gate
 
     return gate.Rules.of(params.load(root / "params.yaml").promote)
 
 
 def contend(root: Path, race: Race, number: int, start: Any) -> Finish:
     """Promote one version when all contenders stand ready."""
-    from calotype import gate, golden, promotion, versions
     from calotype.project import Project
-    from calotype.promotion import Ruling
+    from calotype.releases import gate, golden, promotion, versions
+    from calotype.releases.promotion import Ruling
 
     rules = rules_of(root)
     check = gate.LoadCheck(32, 0.0, golden.TOLERANCE)
@@ -173,9 +174,10 @@ def contenders(root: Path, most: int) -> Iterator[Any]:
 
 def hold(races: int = RACES, most: int = MOST) -> list[Result]:
     """Hold races of 2 to ``most`` contenders in a temporary folder."""
-    from calotype import ledger, tracking, versions
+    from calotype import tracking
     from calotype.console import track
     from calotype.project import Project
+    from calotype.releases import ledger, versions
 
     random = np.random.default_rng(SEED)
     results = []

@@ -132,7 +132,7 @@ def audit() -> None:
 @app.command(rich_help_panel=MODELS)
 def register() -> None:
     """Make the trained model a version: the challenger"""
-    from calotype import registry
+    from calotype.releases import registry
 
     project, values = _project_and_params()
     typer.echo(registry.register(project, values).summary())
@@ -147,7 +147,7 @@ def promote(
     reason: Annotated[str, typer.Option(help="Why it is forced; kept in the ledger")] = "",
 ) -> None:
     """Make the challenger champion, if it earns it"""
-    from calotype import promotion
+    from calotype.releases import promotion
 
     project, values = _project_and_params()
     typer.echo(promotion.promote(project, values, version, force=force, reason=reason).summary())
@@ -158,11 +158,11 @@ def rollback(
     to: Annotated[int | None, typer.Option(min=1, help="A version; without one, the champion before this one")] = None,
 ) -> None:
     """Make an earlier champion champion again, once it has answered"""
-    from calotype import golden
+    from calotype.releases import golden
 
     # It imports torch while MLflow is imported here.
     with golden.fresh_process() as fresh:
-        from calotype import promotion
+        from calotype.releases import promotion
 
         project, values = _project_and_params()
         typer.echo(promotion.rollback(project, values, to, fresh=fresh).summary())
@@ -173,7 +173,7 @@ def history(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array")] = False,
 ) -> None:
     """Show every decision about the champion, newest first"""
-    from calotype import history as decisions
+    from calotype.releases import history as decisions
 
     project, values = _project_and_params()
     entries = decisions.history(project, values)
@@ -189,7 +189,7 @@ def predict(
     to: Annotated[Path, typer.Option(help="Where the rows go: a .parquet, .csv or .jsonl file")],
 ) -> None:
     """Classify images with the champion: one row per file, always"""
-    from calotype import prediction
+    from calotype.predictions import prediction
 
     project, values = _project_and_params()
     typer.echo(prediction.predict_to_file(project, values, source, to).summary())
@@ -215,8 +215,8 @@ def trace(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
 ) -> None:
     """Print the chain from a prediction back to its source"""
-    from calotype import trace as tracing
-    from calotype import trace_text
+    from calotype.provenance import trace as tracing
+    from calotype.provenance import trace_text
 
     project, values = _project_and_params()
     found = tracing.trace(project, values, what, path, images=images)
@@ -229,7 +229,7 @@ def reproduce(
     version: Annotated[str, typer.Argument(help="A version: 3 or digits/3")],
 ) -> None:
     """Train a version again from its records and compare"""
-    from calotype import reproduce as reproduction
+    from calotype.provenance import reproduce as reproduction
 
     project, values = _project_and_params()
     verdict = reproduction.reproduce(project, values, version)
@@ -240,7 +240,7 @@ def reproduce(
 @app.command(rich_help_panel=TRUST)
 def verify() -> None:
     """Hash data, models, cache and registry again; name what differs"""
-    from calotype import verify as verification
+    from calotype.provenance import verify as verification
 
     project, values = _project_and_params()
     found = verification.verify(project, values)
@@ -276,8 +276,8 @@ def ui() -> None:
 
 
 def _run_stage(name: str) -> None:
-    from calotype import lineage
     from calotype.project import Project
+    from calotype.provenance import lineage
 
     project = Project.find()
     with lineage.stage(name, project):

@@ -38,7 +38,8 @@ def run(project: Project, source: str) -> str:
     _step("dvc repro", lambda: _reproduce(project))
     params = parameters.load(project.params)
 
-    from calotype import prediction, promotion, registry
+    from calotype.predictions import prediction
+    from calotype.releases import promotion, registry
     from calotype.sample import sample
 
     registered = _step("calotype register", lambda: registry.register(project, params))

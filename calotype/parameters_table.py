@@ -79,6 +79,6 @@ def _url_of_make_up(project: Project) -> str | None:
 def _check_network(values: parameters.Params) -> None:
     """Importing torch costs seconds: only a network whose sizes are not ours to know is built."""
     if values.network.name != "cnn":
-        from calotype.network import check
+        from calotype.learning.network import check
 
         check(values.network, values.image)

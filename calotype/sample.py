@@ -6,11 +6,11 @@ from pathlib import Path
 
 import polars as pl
 
-from calotype.dataset import read_bytes, read_manifest
+from calotype.data.dataset import read_bytes, read_manifest
+from calotype.data.splitting import read_splits
 from calotype.errors import DataError
 from calotype.files import write_bytes
 from calotype.project import Project
-from calotype.splitting import read_splits
 
 SUFFIXES = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp", "GIF": "gif", "TIFF": "tif"}
 NETPBM = {b"P1": "pbm", b"P4": "pbm", b"P2": "pgm", b"P5": "pgm"}

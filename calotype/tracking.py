@@ -17,8 +17,8 @@ from filelock import FileLock
 
 from calotype.errors import CalotypeError
 from calotype.files import sha256_of
+from calotype.learning.run_record import RunRecord
 from calotype.project import Project
-from calotype.run_record import RunRecord
 
 # Read by mlflow at import: no telemetry, no bars, no pickle ever loaded, and an absent server noticed in seconds.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -273,8 +273,8 @@ def _log_pt2(project: Project, run_id: str) -> None:
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    from calotype import bundle
-    from calotype.inference import probability_model
+    from calotype.learning import bundle
+    from calotype.learning.inference import probability_model
 
     loaded = bundle.load(project.bundle)
     shape = (loaded.image.channels, loaded.image.size, loaded.image.size)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
-from calotype.prediction import BatchSummary
+from calotype.predictions.prediction import BatchSummary
 from tasks.prediction import predict_inbox
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from prefect import flow
 
-from calotype.promotion import Promotion
-from calotype.registry import RegisteredVersion
+from calotype.releases.promotion import Promotion
+from calotype.releases.registry import RegisteredVersion
 from tasks.registry import promote_model, register_model
 from tasks.stages import STAGES, StageResult, run_stage
 

@@ -12,7 +12,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from calotype import servers
 from calotype.files import read_json
 from calotype.project import Project
-from calotype.promotion import Promotion
+from calotype.releases.promotion import Promotion
 
 ROWS = 200
 """Most rows of a table that a page shows."""

@@ -6,8 +6,9 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from calotype import params, prediction
-from calotype.prediction import BatchSummary
+from calotype import params
+from calotype.predictions import prediction
+from calotype.predictions.prediction import BatchSummary
 from calotype.project import Project
 from tasks import artifacts
 from tasks.registry import may_pass

@@ -11,11 +11,12 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
-from calotype import params, promotion, registry
+from calotype import params
 from calotype.errors import DataError, UsageError
 from calotype.project import Project
-from calotype.promotion import Promotion
-from calotype.registry import RegisteredVersion
+from calotype.releases import promotion, registry
+from calotype.releases.promotion import Promotion
+from calotype.releases.registry import RegisteredVersion
 from tasks import artifacts
 
 

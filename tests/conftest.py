@@ -15,8 +15,8 @@ import polars as pl
 import pytest
 from hypothesis import settings
 
-from calotype import dataset, shards
-from calotype.decode import examine
+from calotype.data import dataset, shards
+from calotype.data.decode import examine
 from calotype.files import sha256_of, write_json
 from calotype.project import Project
 

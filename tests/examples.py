@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from calotype import findings
-from calotype.findings import Answers, Findings
+from calotype.evaluation import findings
+from calotype.evaluation.findings import Answers, Findings
+from calotype.evaluation.throughput import Cost
 from calotype.params import EvaluateParams
-from calotype.throughput import Cost
 
 COST = Cost(
     parameters=99_370,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from calotype.dataset import read_manifest
+from calotype.data.dataset import read_manifest
 from calotype.project import Project
 from tests.conftest import run
 

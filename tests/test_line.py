@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from calotype import bundle, tracking
+from calotype import tracking
 from calotype.files import read_json
+from calotype.learning import bundle
+from calotype.learning.run_record import RunRecord
 from calotype.project import Project
-from calotype.run_record import RunRecord
 from tests.conftest import environment, run, write_digits
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from calotype import dvc_cache, params, tracking
+from calotype import params, tracking
 from calotype.errors import CalotypeError, DataError, UsageError
 from calotype.project import Project
-from calotype.reproduce import Verdict, reproduce
+from calotype.provenance import dvc_cache
+from calotype.provenance.reproduce import Verdict, reproduce
 from tests.conftest import environment, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import io
 
-from calotype.decode import decode
+from calotype.data.decode import decode
 
 SMALL = 64
 """Up to so many pixels of its longer side a picture keeps its own pixels, which a page enlarges."""

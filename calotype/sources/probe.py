@@ -10,7 +10,7 @@ from statistics import median
 import numpy as np
 from PIL import Image
 
-from calotype.decode import DecodeError, decode
+from calotype.data.decode import DecodeError, decode
 from calotype.errors import DataError
 from calotype.sources.contract import Source, SourceImage
 

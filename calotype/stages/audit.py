@@ -15,17 +15,20 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
-from calotype import audit_page, dataset, folds, gallery, network, suspects
-from calotype.audit_page import AuditPage, Doubt
 from calotype.console import LINE_EVERY_S, say
-from calotype.device import choose_device
+from calotype.data import dataset
+from calotype.data.splitting import read_splits
 from calotype.errors import DataError
+from calotype.evaluation import suspects
+from calotype.evaluation.suspects import Ints, Suspects
 from calotype.files import replacing, write_text
+from calotype.learning import folds, network
+from calotype.learning.device import choose_device
+from calotype.learning.training import Labelled
+from calotype.pages import audit_page, gallery
+from calotype.pages.audit_page import AuditPage, Doubt
 from calotype.params import Params
 from calotype.project import Project
-from calotype.splitting import read_splits
-from calotype.suspects import Ints, Suspects
-from calotype.training import Labelled
 
 PREFIX = "audit"
 LEAST_ROWS = 100

@@ -8,31 +8,25 @@ from datetime import UTC, datetime
 import numpy as np
 import polars as pl
 
-from calotype import bundle as bundles
-from calotype import (
-    dataset,
-    findings,
-    git_state,
-    model_card,
-    pages,
-    report,
-    report_files,
-    robustness,
-    scoring,
-    throughput,
-)
-from calotype.bundle import Bundle
+from calotype import pages
 from calotype.console import say, track
+from calotype.data import dataset
+from calotype.data.split_digest import split_digest
+from calotype.data.splitting import read_splits
 from calotype.errors import DataError
+from calotype.evaluation import findings, robustness, scoring, throughput
+from calotype.evaluation.findings import Answers, Findings
 from calotype.files import sha256_of, write_json, write_text
-from calotype.findings import Answers, Findings
-from calotype.inference import Classifier
-from calotype.model_card import Card
+from calotype.learning import bundle as bundles
+from calotype.learning.bundle import Bundle
+from calotype.learning.inference import Classifier
+from calotype.learning.run_record import RunRecord
+from calotype.pages import report, report_files
 from calotype.params import Params
 from calotype.project import Project
-from calotype.run_record import RunRecord
-from calotype.split_digest import split_digest
-from calotype.splitting import read_splits
+from calotype.provenance import git_state
+from calotype.releases import model_card
+from calotype.releases.model_card import Card
 
 
 def run(params: Params, project: Project) -> None:

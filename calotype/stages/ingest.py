@@ -14,18 +14,18 @@ from pathlib import Path
 
 import polars as pl
 
-from calotype import arrivals, corrections, curation, dataset, fingerprint, schemas, shards
 from calotype.console import say
-from calotype.corrections import Corrections
-from calotype.curation import counted
+from calotype.data import arrivals, corrections, curation, dataset, fingerprint, schemas, shards
+from calotype.data.corrections import Corrections
+from calotype.data.curation import counted
+from calotype.data.intake import Intake, Known, take_in
+from calotype.data.tables import write_table
 from calotype.errors import CalotypeError, DataError
 from calotype.files import read_json, replacing, sha256_of, write_bytes, write_json
-from calotype.intake import Intake, Known, take_in
 from calotype.params import Params
 from calotype.project import Project
 from calotype.sources import open_source
 from calotype.sources.contract import Source
-from calotype.tables import write_table
 
 PREFIX = "ingest"
 

@@ -5,8 +5,8 @@ DVC runs this stage every time, so it imports next to nothing; ingest depends on
 
 from __future__ import annotations
 
-from calotype import fingerprint
 from calotype.console import say
+from calotype.data import fingerprint
 from calotype.files import write_json
 from calotype.params import Params
 from calotype.project import Project

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import polars as pl
 
-from calotype import data_page, dataset, splitting
 from calotype.console import say
-from calotype.curation import counted
+from calotype.data import dataset, splitting
+from calotype.data.curation import counted
+from calotype.data.schemas import validate
+from calotype.data.tables import write_table
 from calotype.errors import DataError
 from calotype.files import replacing
+from calotype.pages import data_page
 from calotype.params import Params
 from calotype.project import Project
-from calotype.schemas import validate
-from calotype.tables import write_table
 
 PREFIX = "split"
 MOST_CLASSES_SHOWN = 20

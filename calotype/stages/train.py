@@ -22,22 +22,30 @@ import polars as pl
 import torch
 from ruamel.yaml import YAML
 
-from calotype import bundle, checkpoint, dataset, environment, lineage, network, tracking
-from calotype.calibrating import calibrated
+from calotype import tracking
 from calotype.console import say
-from calotype.device import choose_device, processor_flags, uses_bf16
+from calotype.data import dataset
+from calotype.data.splitting import read_splits
 from calotype.errors import DataError
 from calotype.files import sha256_of
+from calotype.learning import bundle, checkpoint, network
+from calotype.learning.calibrating import calibrated
+from calotype.learning.device import choose_device, processor_flags, uses_bf16
+from calotype.learning.run_record import RunRecord
+from calotype.learning.training import Labelled, State, Statistics, Trainer, history_rows, pixel_statistics, train
 from calotype.params import Params, flatten
 from calotype.project import Project
-from calotype.run_record import RunRecord
-from calotype.splitting import read_splits
-from calotype.training import Labelled, State, Statistics, Trainer, history_rows, pixel_statistics, train
+from calotype.provenance import environment, lineage
 
 SHAPING = ("image", "network", "train", "augment")
 """Sections of params.yaml that make a training what it is."""
 
-AFTERWARDS = tuple(f"calotype/{name}.py" for name in ("abstention", "calibrating", "calibration", "metrics"))
+AFTERWARDS = (
+    "calotype/evaluation/abstention.py",
+    "calotype/evaluation/calibration.py",
+    "calotype/evaluation/metrics.py",
+    "calotype/learning/calibrating.py",
+)
 """Code that works on the finished weights: a change of it asks for no epoch."""
 
 

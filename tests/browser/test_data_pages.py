@@ -11,10 +11,10 @@ import polars as pl
 import pytest
 from playwright.sync_api import Page
 
-from calotype import audit_page, data_page, params
-from calotype.audit_page import AuditPage, ClassDoubt, Doubt, Pair
-from calotype.gallery import Picture
-from calotype.pages import picture
+from calotype import params
+from calotype.pages import audit_page, data_page, picture
+from calotype.pages.audit_page import AuditPage, ClassDoubt, Doubt, Pair
+from calotype.pages.gallery import Picture
 from calotype.project import Project
 from tests.browser.conftest import SCREENS, contrast, pixels
 

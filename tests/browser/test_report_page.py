@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from calotype.pages import picture
-from calotype.report import Mistake, Report, render
+from calotype.pages.report import Mistake, Report, render
 from tests.browser.conftest import SCREENS, contrast, pixels
 from tests.examples import make_findings
 

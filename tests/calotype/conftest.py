@@ -15,7 +15,7 @@ from calotype.params import Params
 from calotype.project import Project
 
 if TYPE_CHECKING:
-    from calotype.bundle import Bundle
+    from calotype.learning.bundle import Bundle
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -32,8 +32,8 @@ def tiny_bundle(values: Params) -> Bundle:
     import torch
     from sklearn.datasets import load_digits
 
-    from calotype import network
-    from calotype.bundle import Bundle
+    from calotype.learning import network
+    from calotype.learning.bundle import Bundle
 
     small = values.network.model_copy(update={"widths": [8, 16], "convs": 1, "hidden": [], "dropout": 0.0})
     digits = load_digits()
@@ -67,8 +67,8 @@ def tiny_bundle(values: Params) -> Bundle:
 @pytest.fixture(scope="session")
 def evaluated_project(reproduced: Project, tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project with an MLflow store of its own, whose evaluated model is the tiny one; tests leave it as it is."""
-    from calotype import bundle
-    from calotype.run_record import RunRecord
+    from calotype.learning import bundle
+    from calotype.learning.run_record import RunRecord
     from calotype.stages import evaluate
 
     root = tmp_path_factory.mktemp("evaluated") / "project"
@@ -85,7 +85,7 @@ def evaluated_project(reproduced: Project, tiny_bundle: Bundle, tmp_path_factory
 @pytest.fixture(scope="session")
 def champion_project(evaluated_project: Project) -> Project:
     """The same, with the tiny model as champion."""
-    from calotype import promotion, registry
+    from calotype.releases import promotion, registry
 
     registry.register(evaluated_project, params.load(evaluated_project.params))
     assert promotion.promote(evaluated_project, params.load(evaluated_project.params)).promoted
@@ -131,7 +131,8 @@ def named(values: Params, request: pytest.FixtureRequest) -> Params:
 @pytest.fixture
 def make_version(registry_project: Project) -> Callable[[str], int]:
     """A function that makes a version of a model, with a run but without a bundle, and returns its number."""
-    from calotype import tracking, versions
+    from calotype import tracking
+    from calotype.releases import versions
 
     client = tracking.connect(registry_project)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from calotype import fetch as fetching
-from calotype.decode import decode
+from calotype.data.decode import decode
 from calotype.errors import CalotypeError, DataError, UsageError
 from calotype.fetch import FASHION_CLASSES, FASHION_FILES, fetch
 from calotype.project import Project

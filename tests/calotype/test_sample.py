@@ -5,10 +5,10 @@ import polars as pl
 import pytest
 
 from calotype import params as parameters
+from calotype.data.splitting import read_splits
 from calotype.errors import DataError
 from calotype.project import Project
 from calotype.sample import sample
-from calotype.splitting import read_splits
 from calotype.stages import ingest, scan, split
 
 

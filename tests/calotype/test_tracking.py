@@ -14,8 +14,8 @@ import pytest
 
 from calotype import tracking
 from calotype.errors import CalotypeError
+from calotype.learning.run_record import RunRecord
 from calotype.project import Project
-from calotype.run_record import RunRecord
 
 pytestmark = pytest.mark.slow
 
@@ -86,8 +86,8 @@ def test_mlflows_own_loader_gives_the_same_probabilities(reproduced: Project) ->
     import mlflow
     import numpy as np
 
-    from calotype import bundle
-    from calotype.inference import Classifier
+    from calotype.learning import bundle
+    from calotype.learning.inference import Classifier
 
     record = RunRecord.read(reproduced.run_json)
     client = tracking.connect(reproduced)

@@ -11,8 +11,8 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, LogFilter, LogFilterFlowRunId
 
-from calotype import ledger
 from calotype.project import Project
+from calotype.releases import ledger
 from flows.training import training
 from tasks import artifacts
 from tasks.stages import StageError, run_stage

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calotype.decode import decode
+from calotype.data.decode import decode
 from calotype.errors import DataError
 from calotype.sources import open_source
 

@@ -9,11 +9,11 @@ import polars as pl
 import pytest
 from sklearn.datasets import load_digits
 
+from calotype.data.tables import write_table
 from calotype.errors import DataError
 from calotype.params import Params
 from calotype.project import Project
 from calotype.stages import audit
-from calotype.tables import write_table
 
 WriteDataset = Callable[[list[dict[str, object]]], pl.DataFrame]
 FLIPPED = range(0, 240, 40)

@@ -16,17 +16,20 @@ import polars as pl
 import pytest
 import torch
 
-from calotype import bundle, dataset, params, scoring, tracking
-from calotype.abstention import NEVER
-from calotype.calibration import expected_calibration_error
+from calotype import params, tracking
+from calotype.data import dataset
+from calotype.data.split_digest import split_digest
+from calotype.data.splitting import read_splits
 from calotype.errors import DataError, ParamsError
+from calotype.evaluation import scoring
+from calotype.evaluation.abstention import NEVER
+from calotype.evaluation.calibration import expected_calibration_error
 from calotype.files import read_json, sha256_of
-from calotype.network import build
+from calotype.learning import bundle
+from calotype.learning.network import build
+from calotype.learning.run_record import RunRecord
 from calotype.params import Params
 from calotype.project import Project
-from calotype.run_record import RunRecord
-from calotype.split_digest import split_digest
-from calotype.splitting import read_splits
 from calotype.stages import evaluate, ingest, scan, split
 from tests.conftest import make_project, run
 

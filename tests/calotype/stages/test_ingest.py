@@ -14,8 +14,8 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from calotype import dataset, shards
 from calotype import params as parameters
+from calotype.data import dataset, shards
 from calotype.errors import CalotypeError, DataError
 from calotype.files import read_json, write_json
 from calotype.project import Project

@@ -8,8 +8,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from calotype import dataset
 from calotype import params as parameters
+from calotype.data import dataset
 from calotype.errors import CalotypeError, DataError
 from calotype.files import read_json, sha256_of
 from calotype.project import Project

@@ -10,14 +10,14 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from calotype import dataset
 from calotype import params as parameters
+from calotype.data import dataset
+from calotype.data.splitting import read_splits
+from calotype.data.tables import write_table
 from calotype.errors import DataError
 from calotype.files import read_json, sha256_of, write_json
 from calotype.project import Project
-from calotype.splitting import read_splits
 from calotype.stages import ingest, split
-from calotype.tables import write_table
 
 LATER = ("phash", "twins", "attributes")
 

@@ -6,14 +6,14 @@ import polars as pl
 import pytest
 
 from calotype import params as parameters
-from calotype.dataset import DIGESTS, MANIFEST, digest_over, read_manifest
+from calotype.data.dataset import DIGESTS, MANIFEST, digest_over, read_manifest
+from calotype.data.splitting import LEAK_SCHEMA, read_splits
+from calotype.data.tables import write_table
 from calotype.errors import DataError
 from calotype.files import read_json, sha256_of, write_json
 from calotype.params import Params
 from calotype.project import Project
-from calotype.splitting import LEAK_SCHEMA, read_splits
 from calotype.stages import ingest, split
-from calotype.tables import write_table
 
 
 @pytest.fixture

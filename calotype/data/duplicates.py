@@ -1,0 +1,332 @@
+"""Find near-duplicates: a perceptual hash proposes, a comparison of pixels decides, and a group has a leader.
+
+The hash is 64 signs of a windowed cosine transform of the grey picture at 32 × 32 pixels. A small picture changes much
+when a row of pixels is cut off; so a new one is looked up as it is and as it would be after such a crop, or before.
+
+Images come in an order of arrival. An image that matches no earlier leader is a leader. One that matches some is a
+member of their groups, and stands for none itself: groups cannot chain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from calotype.data import hamming
+from calotype.data.likeness import SIDE, Claims, Comparison, Indices, Thumbnails, shrink
+
+Pictures = Callable[[Sequence[str]], Iterable[tuple[str, Image.Image]]]
+"""Give decoded pictures (``L`` or ``RGB``), in any order; only a thumbnail is kept of each."""
+
+Confirm = Callable[[Indices, Indices], Claims]
+"""Say which pairs of images are twins."""
+
+RADIUS = 5
+"""Bits by which hashes of twins may differ."""
+
+VIEW_RADIUS = 4
+"""The same where a picture is looked up as cropped."""
+
+CANDIDATES = 32
+"""Earlier images, nearest first, with which one image is compared."""
+
+SMALL = 96
+"""Pixels of the shorter side below which a crop of one pixel is looked for."""
+
+_FREQUENCIES = 9
+_BITS = 64
+_FAINT = 1.0  # a coefficient of noise of one grey level: flat pictures share the hash 0
+_FAINT_SHARE = 0.012  # of the length of all: in symmetric pictures half the coefficients are next to 0, of any sign
+_CROPS = ((0, 0), (1, 0), (0, 1), (-1, 0), (0, -1), (1, 1), (-1, -1))  # pixels cut off before and after; or added
+_SINGLE = [(0, along) for along in (1, 2, 3, 4)] + [(along, 0) for along in (1, 2, 3, 4)]
+_CORNERS = [(a, b) for pair in ((1, 2), (3, 4)) for a in pair for b in pair]
+_VIEWS = [(0, 0), *_SINGLE, (5, 5), (6, 6), *_CORNERS]
+
+VIEWS = len(_VIEWS)
+"""Hashes of a sketch: the picture's own first, then those of the picture less, or plus, a pixel at some edges."""
+
+_LOW = 2**32 - 1
+_OFFERS_AT_ONCE = 2**24
+_FIRST_BLOCK = 32
+_LARGEST_BLOCK = 2**16
+
+
+def sketch(picture: Image.Image) -> NDArray[np.uint64]:
+    """The perceptual hash of a picture, and those of the picture cropped by a pixel.
+
+    Parameters
+    ----------
+    picture
+        Mode ``L`` or ``RGB``, as `decode` returns.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint64, ``VIEWS`` of them. The first is the perceptual hash; the others equal it where the picture is large.
+    """
+    grey = np.asarray(shrink(picture).convert("L"), np.float32)
+    if min(picture.size) >= SMALL:
+        coefficients = (_basis() @ grey @ _basis().T).ravel()[_order()][None]
+    else:
+        coefficients = (_cropped_bases(picture.height) @ grey @ _cropped_bases(picture.width).T).ravel()[_view_order()]
+    faint = max(_FAINT, _FAINT_SHARE * float(np.linalg.norm(coefficients[0])))
+    views = np.packbits(coefficients > faint, axis=1).view(">u8").ravel().astype(np.uint64)
+    return np.broadcast_to(views, VIEWS).copy() if len(views) == 1 else views
+
+
+def perceptual_hash(picture: Image.Image) -> int:
+    """64 bits that hardly change when a picture is compressed, scaled or brightened a little."""
+    return int(sketch(picture)[0])
+
+
+def find_twins(
+    leader_ids: Sequence[str],
+    leader_hashes: NDArray[np.uint64],
+    image_ids: Sequence[str],
+    sketches: NDArray[np.uint64],
+    pictures: Pictures,
+) -> list[tuple[str, ...]]:
+    """Say of each new image which earlier leaders it nearly equals.
+
+    Parameters
+    ----------
+    leader_ids, leader_hashes
+        Leaders that were there before, in order of arrival, and their perceptual hashes.
+    image_ids, sketches
+        New images in order of arrival, and what `sketch` said of each: n × ``VIEWS``.
+    pictures
+        Gives the decoded pictures of images that are alike by their hashes. Called once at most.
+
+    Returns
+    -------
+    list of tuple
+        For each new image the ids of the leaders it matches, in order of arrival; none if it is a leader itself.
+
+    Raises
+    ------
+    KeyError
+        If ``pictures`` leaves one out.
+    """
+    known = len(leader_ids)
+    ids = [*leader_ids, *image_ids]
+    image, earlier = candidates(leader_hashes, sketches)
+    if not len(image):
+        return [() for _ in image_ids]
+    asked = np.union1d(image, earlier)
+    comparison = Comparison(_thumbnails([ids[place] for place in asked], pictures))
+
+    def confirm(one: Indices, other: Indices) -> Claims:
+        return comparison.twins(np.searchsorted(asked, one), np.searchsorted(asked, other))
+
+    member, leader = gather(image, earlier, known, len(ids), confirm)
+    twins: list[list[str]] = [[] for _ in image_ids]
+    for place, match in zip(member.tolist(), leader.tolist(), strict=True):
+        twins[place - known].append(ids[match])
+    return [tuple(found) for found in twins]
+
+
+def candidates(leader_hashes: NDArray[np.uint64], sketches: NDArray[np.uint64]) -> tuple[Indices, Indices]:
+    """Pairs of a new image and an earlier one with near hashes, through an index.
+
+    Parameters
+    ----------
+    leader_hashes, sketches
+        As in `find_twins`; images are numbered through both, leaders first.
+
+    Returns
+    -------
+    tuple
+        Numbers of images and of as many earlier ones, each pair once, sorted: for each image the ``CANDIDATES`` nearest
+        hashes, and of many images that share one the first and some more, up to as many again.
+    """
+    known, own = len(leader_hashes), sketches[:, 0]
+    stored, first, hash_of = np.unique(
+        np.concatenate([leader_hashes.astype(np.uint64), own]), return_index=True, return_inverse=True
+    )
+    nearest = _Nearest()
+    for views, radius in ((own[:, None], RADIUS), (sketches[:, 1:], VIEW_RADIUS)):
+        place, view = np.nonzero((views != own[:, None]) | (radius == RADIUS))
+        image, queries = place + known, views[place, view]
+        for query, other in hamming.near(queries, stored, radius):
+            is_earlier = first[other] < image[query]
+            query, other = query[is_earlier], other[is_earlier]
+            nearest.add(image[query], np.bitwise_count(queries[query] ^ stored[other]), other)
+    return _owners(*nearest.pairs(), hash_of)
+
+
+def gather(image: Indices, earlier: Indices, known: int, count: int, confirm: Confirm) -> tuple[Indices, Indices]:
+    """Decide who leads and who follows, in order of arrival, block after block.
+
+    A candidate that is a member stands for its leader: of a group of thousands each newcomer meets the leader alone.
+
+    Parameters
+    ----------
+    image, earlier
+        Candidate pairs, as `candidates` gives them.
+    known
+        How many images, the first ones, are leaders already.
+    count
+        How many images there are.
+    confirm
+        Decides about pairs.
+
+    Returns
+    -------
+    tuple
+        Members and as many leaders that they match, each pair once, sorted.
+    """
+    leader_of = np.arange(count)
+    found = [np.empty((2, 0), np.int64)]
+    for start, stop in _blocks(known, count):
+        rows = slice(*np.searchsorted(image, (start, stop)))
+        one, other = image[rows], earlier[rows]
+        is_old = other < start
+        found.append(_join(leader_of, one[is_old], leader_of[other[is_old]], confirm))
+        one, other = one[~is_old], other[~is_old]
+        follows = (leader_of[other] != other) & (leader_of[one] == one)
+        found.append(_join(leader_of, one[follows], leader_of[other[follows]], confirm))
+        found.extend(_settle(leader_of, one, other, confirm))
+    member, leader = _each_once(np.concatenate(found, axis=1))
+    return member, leader
+
+
+def _settle(leader_of: Indices, one: Indices, other: Indices, confirm: Confirm) -> list[Indices]:
+    """Matches within a block, of which some images are members of older groups already."""
+    is_member = leader_of[one] != one
+    is_free = ~is_member & (leader_of[other] == other)
+    kept = []
+    for place, match in _confirmed(one[is_free], other[is_free], confirm).T.tolist():
+        # Sorted pairs: whatever could make `match` a member has been seen.
+        if leader_of[match] == match:
+            kept.append((place, match))
+            leader_of[place] = min(leader_of[place], match)
+    among = np.array(kept, np.int64).reshape(-1, 2).T
+    is_new_leader = is_member & (leader_of[other] == other)
+    return [among, _confirmed(one[is_new_leader], other[is_new_leader], confirm)]
+
+
+def _join(leader_of: Indices, one: Indices, leader: Indices, confirm: Confirm) -> Indices:
+    """Enter images as members of groups that stand; return the pairs."""
+    pairs = _confirmed(one, leader, confirm)
+    leader_of[pairs[0]] = pairs[1]
+    return pairs
+
+
+def _confirmed(one: Indices, other: Indices, confirm: Confirm) -> Indices:
+    """The pairs that are twins, each once, sorted; two rows."""
+    pairs = _each_once(np.stack([one, other]))
+    return pairs[:, confirm(pairs[0], pairs[1])]
+
+
+def _each_once(pairs: Indices) -> Indices:
+    codes = np.unique((pairs[0] << 32) | pairs[1])
+    return np.stack([codes >> 32, codes & _LOW])
+
+
+def _blocks(known: int, count: int) -> Iterator[tuple[int, int]]:
+    """Blocks that double: the first members of groups are found in small ones."""
+    start = known
+    while start < count:
+        stop = min(count, start + min(max(start - known, _FIRST_BLOCK), _LARGEST_BLOCK))
+        yield start, stop
+        start = stop
+
+
+class _Nearest:
+    """For each image the nearest stored hashes, in bounded memory however many are offered."""
+
+    def __init__(self) -> None:
+        self._parts: list[Indices] = []
+        self._waiting = 0
+
+    def add(self, image: Indices, distance: NDArray[np.uint8], stored: Indices) -> None:
+        offers = (image << 36) | (distance.astype(np.int64) << 32) | stored
+        self._parts.append(offers)
+        self._waiting += len(image)
+        if self._waiting > _OFFERS_AT_ONCE:
+            self._sort_out()
+
+    def _sort_out(self) -> None:
+        offers = np.unique(np.concatenate(self._parts)) if self._parts else np.empty(0, np.int64)
+        pair = (offers >> 36 << 32) | (offers & _LOW)
+        # Seen through several views, a hash counts once, with its smallest distance: offers are sorted by it.
+        offers = offers[np.sort(np.unique(pair, return_index=True)[1])]
+        image = offers >> 36
+        rank = np.arange(len(image)) - np.searchsorted(image, image)
+        self._parts, self._waiting = [offers[rank < CANDIDATES]], 0
+
+    def pairs(self) -> tuple[Indices, Indices]:
+        """Images and as many stored hashes, sorted by image."""
+        self._sort_out()
+        offers = self._parts[0]
+        return offers >> 36, offers & _LOW
+
+
+def _owners(image: Indices, stored: Indices, hash_of: Indices) -> tuple[Indices, Indices]:
+    """Replace hashes by the images that have them: of many before the image, the first and others evenly spaced."""
+    if not len(image):
+        return image, stored
+    count = np.int64(len(hash_of))
+    owners = np.argsort(hash_of, kind="stable")
+    codes = hash_of[owners] * count + owners
+    start, stop = np.searchsorted(codes, stored * count), np.searchsorted(codes, stored * count + image)
+    sizes = np.minimum(stop - start, np.maximum(1, CANDIDATES // np.bincount(image)[image]))
+    rank = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    place = np.repeat(start, sizes) + rank * np.repeat(stop - start, sizes) // np.repeat(sizes, sizes)
+    one, other = _each_once(np.stack([np.repeat(image, sizes), owners[place]]))
+    return one, other
+
+
+def _thumbnails(ids: Sequence[str], pictures: Pictures) -> Thumbnails:
+    places = {image_id: place for place, image_id in enumerate(ids)}
+    missing = set(places)
+    thumbnails = Thumbnails.empty(len(ids))
+    for image_id, picture in pictures(ids):
+        thumbnails.put(places[image_id], picture)
+        missing.discard(image_id)
+    if missing:
+        raise KeyError(f"no picture of {min(missing)}")
+    return thumbnails
+
+
+@lru_cache(maxsize=1)
+def _basis() -> NDArray[np.float32]:
+    """Cosines under a window that fades towards the edges, where a crop tells most; all but the first sum to 0."""
+    place = (np.arange(SIDE) + 0.5) / SIDE
+    window = np.cos(np.pi * (place - 0.5) / 1.05) ** 2
+    waves = np.cos(np.pi * np.arange(_FREQUENCIES)[:, None] * place) * window
+    waves[1:] -= waves[1:].sum(axis=1, keepdims=True) / waves[0].sum() * waves[0]
+    return np.asarray(waves / np.linalg.norm(waves, axis=1, keepdims=True), np.float32)
+
+
+@lru_cache(maxsize=SMALL)
+def _cropped_bases(pixels: int) -> NDArray[np.float32]:
+    """The basis for a side of so many pixels, cropped in each way of ``_CROPS``: one below the other."""
+    bases = [_basis() @ _resampling(before / pixels, 1 - after / pixels) for before, after in _CROPS]
+    return np.concatenate(bases).astype(np.float32)
+
+
+def _resampling(low: float, high: float) -> NDArray[np.float64]:
+    """Weights that stretch a part of a side, from 0 to 1, over the whole; beyond the edges the last pixel repeats."""
+    place = (low + (np.arange(SIDE) + 0.5) / SIDE * (high - low)) * SIDE - 0.5
+    distance = np.abs(np.clip(place, 0, SIDE - 1)[:, None] - np.arange(SIDE))
+    return np.asarray(np.maximum(0, 1 - distance))
+
+
+@lru_cache(maxsize=1)
+def _order() -> Indices:
+    """The 64 lowest frequencies after the constant, among all pairs."""
+    down, right = np.mgrid[:_FREQUENCIES, :_FREQUENCIES]
+    return np.argsort((down**2 + right**2 + 0.001 * right).ravel(), kind="stable")[1 : _BITS + 1]
+
+
+@lru_cache(maxsize=1)
+def _view_order() -> Indices:
+    """The same frequencies of each view, among all pairs of cropped bases."""
+    down, right = np.divmod(_order(), _FREQUENCIES)
+    width = len(_CROPS) * _FREQUENCIES
+    return np.stack([(a * _FREQUENCIES + down) * width + b * _FREQUENCIES + right for a, b in _VIEWS])

@@ -1,0 +1,1 @@
+"""From answers to figures: pure functions of predictions and truth."""

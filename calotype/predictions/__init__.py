@@ -1,0 +1,1 @@
+"""Batch prediction: from waiting images to rows."""

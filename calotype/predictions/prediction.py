@@ -1,0 +1,257 @@
+"""Batch prediction with the champion: into a file, one row per file; or into the Delta table, exactly once."""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Iterator, Set
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from calotype.console import track
+from calotype.errors import DataError
+from calotype.params import Params
+from calotype.predictions import incoming, output, prediction_rows
+from calotype.predictions.incoming import Folder, Waiting
+from calotype.predictions.prediction_rows import PREDICTED, SCHEMA, Key, Model
+from calotype.project import Project
+
+if TYPE_CHECKING:
+    from calotype.releases.registry import Champion
+
+
+@dataclass
+class Tally:
+    """Counts that grow as rows pass by."""
+
+    predicted: int = 0
+    abstained: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    labels: Counter[str] = field(default_factory=Counter)
+
+    def add(self, rows: pa.RecordBatch) -> None:
+        """Count a batch of rows."""
+        columns = (rows[name].to_pylist() for name in ("status", "label", "abstained", "reason"))
+        for status, label, abstained, reason in zip(*columns, strict=True):
+            if status == PREDICTED:
+                self.predicted += 1
+                self.abstained += abstained
+                self.labels[label] += 1
+            else:
+                self.rejected[reason.partition(":")[0]] += 1
+
+    def counts(self) -> str:
+        """``10 predicted (1 abstained), 5 rejected (2 corrupt, 3 empty)``."""
+        codes = ", ".join(f"{number:,} {code}" for code, number in sorted(self.rejected.items()))
+        withheld = f" ({self.abstained:,} abstained)" if self.abstained else ""
+        rejected = f"{self.rejected.total():,} rejected" + (f" ({codes})" if codes else "")
+        return f"{self.predicted:,} predicted{withheld}, {rejected}"
+
+
+@dataclass(frozen=True)
+class PredictionSummary:
+    """What one prediction into a file did."""
+
+    files: int
+    predicted: int
+    abstained: int
+    rejected: dict[str, int]
+    labels: dict[str, int]
+    counts: str
+    model_name: str
+    model_version: int
+    to: str
+
+    def summary(self) -> str:
+        """One line for a person."""
+        return f"{_files(self.files)}: {self.counts} by {self.model_name} version {self.model_version} → {self.to}"
+
+
+@dataclass(frozen=True)
+class BatchSummary:
+    """What one scheduled batch did; ``new`` counts the files that the table did not know."""
+
+    batch_id: str
+    inbox: str
+    table: str
+    files: int = 0
+    new: int = 0
+    appended: int = 0
+    predicted: int = 0
+    abstained: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
+    labels: dict[str, int] = field(default_factory=dict)
+    counts: str = ""
+    model_name: str = ""
+    model_version: int | None = None
+    dry_run: bool = False
+    note: str = ""
+
+    def summary(self) -> str:
+        """One or two lines for a person."""
+        head = f"{self.inbox}: {_files(self.files)}, {self.new:,} new"
+        if not self.new:
+            return f"{head}{f' ({self.note})' if self.note else ''}: nothing to predict"
+        by = f"{self.counts} by {self.model_name} version {self.model_version}"
+        if self.dry_run:
+            return f"{head}: {by}; dry run, nothing is written to {self.table}"
+        others = self.new - self.appended
+        by_others = f" ({others:,} were appended by another batch meanwhile)" if others else ""
+        return f"{head}: {by} → {self.table}, {self.appended:,} rows as batch {self.batch_id}{by_others}"
+
+
+def predict_to_file(project: Project, params: Params, source: Path, to: Path) -> PredictionSummary:
+    """Classify a folder's or a table's images with the champion, and write one row for each file, always.
+
+    Raises
+    ------
+    UsageError
+        If the output's suffix is unknown, the source has no known form, or there is no champion.
+    DataError
+        If the source holds nothing to predict.
+    """
+    output.check_output(to)
+    waiting = incoming.open_incoming(source, leave_out=to)
+    total = waiting.count()
+    if not total:
+        raise DataError(f"{source}: found {waiting.found()}; expected images to predict. Put some there.")
+    champion = _champion(project, params)
+    tally = Tally()
+    rows = _rows(track(waiting, prefix="predict", unit="images", total=total), champion, params, tally)
+    output.write(rows, SCHEMA, to)
+    return PredictionSummary(
+        files=tally.predicted + tally.rejected.total(),
+        predicted=tally.predicted,
+        abstained=tally.abstained,
+        rejected=dict(tally.rejected),
+        labels=dict(tally.labels),
+        counts=tally.counts(),
+        model_name=champion.name,
+        model_version=champion.version,
+        to=str(to),
+    )
+
+
+def predict_inbox(project: Project, params: Params, *, inbox: Path, dry_run: bool) -> BatchSummary:
+    """Classify what an inbox holds and the Delta table does not, and append it, exactly once.
+
+    Parameters
+    ----------
+    project, params
+        The project and its values.
+    inbox
+        The folder to read. An empty or absent one is no error: a nightly batch may find nothing.
+    dry_run
+        Classify and count, and write nothing.
+
+    Raises
+    ------
+    DataError
+        If the place of the table holds something else.
+    UsageError
+        If there is no champion.
+    """
+    from calotype.predictions import prediction_table
+
+    started = datetime.now(UTC)
+    batch = BatchSummary(
+        batch_id=f"{started:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}",
+        inbox=project.relative(inbox),
+        table=project.relative(project.predictions),
+        dry_run=dry_run,
+    )
+    known = prediction_table.known_keys(prediction_table.open_table(project.predictions))
+    if not inbox.is_dir():
+        return replace(batch, note="no such folder")
+    files = Folder(inbox)
+    total = files.count()
+    if not total:
+        return replace(batch, note=files.found())
+    return _predict_new(project, params, files, total, known, batch, started)
+
+
+def _predict_new(
+    project: Project,
+    params: Params,
+    files: Folder,
+    total: int,
+    known: Set[Key],
+    batch: BatchSummary,
+    started: datetime,
+) -> BatchSummary:
+    from calotype.predictions import prediction_table
+
+    champion = _champion(project, params)
+    tally = Tally()
+    tracked = track(files, prefix="predict", unit="images", total=total)
+    rows = _rows(tracked, champion, params, tally, known)
+    project.cache.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="batch-", dir=project.cache) as folder:
+        # Classified once into a file: whoever loses the race for the commit subtracts and tries again, from this file.
+        spool = Path(folder) / "rows.parquet"
+        output.write(
+            (_stamped(batch_rows, batch.batch_id, started) for batch_rows in rows), prediction_table.TABLE_SCHEMA, spool
+        )
+        new = tally.predicted + tally.rejected.total()
+        appended = prediction_table.append(project.predictions, spool) if new and not batch.dry_run else 0
+    return replace(
+        batch,
+        files=total,
+        new=new,
+        appended=appended,
+        predicted=tally.predicted,
+        abstained=tally.abstained,
+        rejected=dict(tally.rejected),
+        labels=dict(tally.labels),
+        counts=tally.counts(),
+        model_name=champion.name,
+        model_version=champion.version,
+    )
+
+
+def _rows(
+    waiting: Iterable[Waiting], champion: Champion, params: Params, tally: Tally, known: Set[Key] = frozenset()
+) -> Iterator[pa.RecordBatch]:
+    from calotype.learning import bundle
+    from calotype.learning.inference import Classifier
+
+    loaded = bundle.load(champion.bundle_folder)
+    classifier = Classifier(
+        loaded, device=params.train.device, batch_size=params.predict.batch_size, threads=params.train.threads
+    )
+    model = Model(champion.name, champion.version, champion.run_id)
+    batches = prediction_rows.prepared_batches(
+        waiting,
+        loaded.image,
+        max_megapixels=params.ingest.max_megapixels,
+        batch_size=params.predict.batch_size,
+        known=known,
+    )
+    for batch in batches:
+        rows = prediction_rows.classify(batch, classifier, model)
+        tally.add(rows)
+        yield rows
+
+
+def _champion(project: Project, params: Params) -> Champion:
+    # MLflow takes seconds to import: not before there is something to predict.
+    from calotype.releases import registry
+
+    return registry.champion(project, params)
+
+
+def _stamped(rows: pa.RecordBatch, batch_id: str, moment: datetime) -> pa.RecordBatch:
+    from calotype.predictions.prediction_table import TABLE_SCHEMA
+
+    count = rows.num_rows
+    stamps = [pa.array([batch_id] * count, pa.string()), pa.array([moment] * count, pa.timestamp("us", tz="UTC"))]
+    return pa.RecordBatch.from_arrays([*rows.columns, *stamps], schema=TABLE_SCHEMA)
+
+
+def _files(count: int) -> str:
+    return f"{count:,} file" if count == 1 else f"{count:,} files"

@@ -1,0 +1,1 @@
+"""Where everything came from: lineage, git, DVC's cache, traces, reproductions."""

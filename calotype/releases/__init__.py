@@ -1,0 +1,1 @@
+"""Versions and who is champion: the registry, the gate, the ledger."""
