@@ -18,8 +18,11 @@ from PIL import Image
 SIDE = 32
 """Pixels of a thumbnail, height and width."""
 
-UNEXPLAINED = 0.004
-"""Largest share of a picture's variance that may stay unexplained."""
+UNEXPLAINED = 0.0055
+"""Largest share of a picture's variance that may stay unexplained, if its edges have not moved."""
+
+UNEXPLAINED_LESS = 0.002
+"""By how much less for each pixel of a thumbnail: a crop moves and leaves little, unlike garments fit once moved."""
 
 NOISE = 1.2
 """Grey levels (of 255, root mean square) that count as nothing: what compression leaves of a faint picture."""
@@ -27,10 +30,10 @@ NOISE = 1.2
 SPOT = 0.45
 """Largest unexplained difference of a place, in standard deviations of the picture: a digit, a logo, a small object."""
 
-GAIN = 0.1
+GAIN = 0.06
 """Largest change of contrast, as a share."""
 
-OFFSET = 8.0
+OFFSET = 6.0
 """Largest change of the mean, in grey levels."""
 
 WARP = 1.6
@@ -159,17 +162,17 @@ class _Fit:
     offset: Floats
     spot: Floats
 
-    def is_within(self, share: float) -> Claims:
+    def is_within(self, share: float | Floats) -> Claims:
         return np.asarray(self.left <= share * self.variance + NOISE**2)
 
     def is_twin(self) -> Claims:
         """Whether little is left, and the change is small; fitted to thumbnails."""
-        moved = np.abs(self.warp)
-        is_small = (moved[:, :2] + moved[:, 2:]).max(axis=1, initial=0) <= WARP
+        moved = (np.abs(self.warp[:, :2]) + np.abs(self.warp[:, 2:])).max(axis=1, initial=0)
+        is_small = moved <= WARP
         is_small &= (np.abs(self.gain - 1) <= GAIN) | (self.variance <= (4 * NOISE) ** 2)
         is_small &= np.abs(self.offset) <= OFFSET
         is_small &= self.spot <= SPOT * np.sqrt(self.variance) + 5 * NOISE
-        return np.asarray(is_small & self.is_within(UNEXPLAINED))
+        return np.asarray(is_small & self.is_within(UNEXPLAINED - UNEXPLAINED_LESS * moved))
 
 
 def _refine(a: Floats, b: Floats, times: int) -> _Fit:
