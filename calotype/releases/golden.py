@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import calotype
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -78,8 +80,9 @@ class Answer:
 @contextmanager
 def fresh_process() -> Iterator[Fresh]:
     """Start the process, which imports while the caller goes on; it does not outlive the block."""
-    package = str(Path(__file__).parents[1])
-    paths = os.pathsep.join(part for part in (package, os.environ.get("PYTHONPATH")) if part)
+    # The package that runs here, not one that is installed beside it.
+    root = str(Path(calotype.__file__).parents[1])
+    paths = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "calotype.releases.golden"],
         stdin=subprocess.PIPE,

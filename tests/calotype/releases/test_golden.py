@@ -91,6 +91,18 @@ def test_a_process_that_dies_is_a_problem_of_the_version(values: Params) -> None
     assert found.problem == "it does not load (exit code -9)"
 
 
+def test_the_fresh_process_runs_this_package_and_not_another(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As in a copied checkout: from another folder, with another copy of the package behind this one."""
+    (tmp_path / "calotype").mkdir()
+    (tmp_path / "calotype" / "__init__.py").write_text("raise SystemExit('another copy')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with golden.fresh_process() as process:
+        out, err = process.communicate("{}\n", timeout=120)
+    assert "another copy" not in out + err
+    assert "KeyError: 'bundle'" in err
+
+
 def test_a_process_that_nobody_asks_does_not_outlive_the_block() -> None:
     with golden.fresh_process() as process:
         assert process.poll() is None

@@ -264,6 +264,7 @@ def test_classes_that_differ_from_the_champions_are_named_and_nothing_is_written
     assert "the gate: it cannot judge: " in forced.summary()
 
 
+@pytest.mark.timeout(600)
 def test_the_commands_force_roll_back_and_tell_the_history(
     evaluated: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
