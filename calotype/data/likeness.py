@@ -21,7 +21,7 @@ SIDE = 32
 UNEXPLAINED = 0.0055
 """Largest share of a picture's variance that may stay unexplained, if its edges have not moved."""
 
-UNEXPLAINED_LESS = 0.002
+UNEXPLAINED_LESS = 0.0022
 """By how much less for each pixel of a thumbnail: a crop moves and leaves little, unlike garments fit once moved."""
 
 NOISE = 1.2
@@ -163,7 +163,7 @@ class _Fit:
     spot: Floats
 
     def is_within(self, share: float | Floats) -> Claims:
-        return np.asarray(self.left <= share * self.variance + NOISE**2)
+        return np.asarray(self.left <= np.maximum(share * self.variance, NOISE**2))
 
     def is_twin(self) -> Claims:
         """Whether little is left, and the change is small; fitted to thumbnails."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.padding import Padding
 from rich.text import Text
 
 from calotype.console import say
@@ -16,6 +15,8 @@ from calotype.params import Params
 from calotype.project import Project
 from calotype.releases import ledger
 from calotype.releases.ledger import Entry
+
+HEADER = ("no.", "when (UTC)", "version", "verdict", "champion", "by")
 
 
 def history(project: Project, params: Params) -> list[Entry]:
@@ -41,27 +42,25 @@ def as_json(entries: Sequence[Entry]) -> str:
 
 
 def show(entries: Sequence[Entry], params: Params, console: Console | None = None) -> None:
-    """Print the entries as a table."""
+    """Print a line for each entry, and its reason below: a column of its own would be a few letters wide."""
     console = console or Console()
     if not entries:
         console.print(f"nothing was decided about {params.name} yet: run `calotype promote`", highlight=False)
         return
-    table = Table(box=box.SIMPLE_HEAD, title=f"Champions of {params.name}", title_justify="left")
-    table.add_column("no.", justify="right")
-    for name in ("when (UTC)", "version", "verdict", "champion"):
-        table.add_column(name, no_wrap=True)
-    for name in ("by", "reason"):
-        table.add_column(name, overflow="fold")
-    for entry in entries:
-        table.add_row(*_cells(entry))
-    console.print(table)
+    console.print(Text(f"Champions of {params.name}", style="bold"))
+    rows = [HEADER, *(_cells(entry) for entry in entries)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    head, *lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    console.print(Text(head.rstrip(), style="dim"), overflow="ellipsis", no_wrap=True)
+    for line, entry in zip(lines, entries, strict=True):
+        # Names and reasons are a person's words: brackets in them are no markup.
+        console.print(Text(line.rstrip()), overflow="ellipsis", no_wrap=True)
+        console.print(Padding(Text(entry.reason), (0, 0, 0, widths[0] + 2)))
 
 
-def _cells(entry: Entry) -> list[Text]:
+def _cells(entry: Entry) -> tuple[str, ...]:
     version = "" if entry.version is None else str(entry.version)
-    cells = [str(entry.sequence), f"{entry.at:%Y-%m-%d %H:%M}", version, entry.verdict, _move(entry)]
-    # Names and reasons are a person's words: brackets in them are no markup.
-    return [Text(cell) for cell in [*cells, entry.who, entry.reason]]
+    return str(entry.sequence), f"{entry.at:%Y-%m-%d %H:%M}", version, entry.verdict, _move(entry), entry.who
 
 
 def _move(entry: Entry) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from datetime import UTC, datetime
@@ -28,19 +29,22 @@ def shown(values: Params, *entries: Entry, width: int = 120) -> list[str]:
     return [line.rstrip() for line in text.getvalue().splitlines()]
 
 
-def test_the_table_says_who_was_champion_before_and_after(values: Params) -> None:
+def test_each_entry_says_who_was_champion_before_and_after_and_why(values: Params) -> None:
     lines = shown(values, FORCED, HELD, FIRST)
     assert lines[0] == "Champions of digits"
-    rows = [line.split() for line in lines[-4:] if line]
-    assert rows[0] == ["3", "2026-11-22", "18:30", "2", "forced", "1", "→", "2", "ann@desk", "a", "[bold]", "step"]
-    assert rows[1] == ["2", "2026-11-22", "18:30", "2", "hold", "1", "ann@desk", "not", "ahead"]
-    assert rows[2] == ["1", "2026-11-22", "18:30", "1", "promote", "none", "→", "1", "amber-otter", "first"]
+    assert lines[2].split() == ["3", "2026-11-22", "18:30", "2", "forced", "1", "→", "2", "ann@desk"]
+    assert lines[3].split() == ["a", "[bold]", "step"]
+    assert lines[4].split() == ["2", "2026-11-22", "18:30", "2", "hold", "1", "ann@desk"]
+    assert lines[6].split() == ["1", "2026-11-22", "18:30", "1", "promote", "none", "→", "1", "amber-otter"]
+    assert lines[7].split() == ["first"]
 
 
-def test_on_a_narrow_terminal_reasons_fold_and_numbers_stay_whole(values: Params) -> None:
-    lines = shown(values, FORCED, width=80)
+def test_on_a_narrow_terminal_long_reasons_wrap_below_their_entry(values: Params) -> None:
+    reason = "digits version 2 is shown to be ahead of the champion on every image that neither of the two has seen"
+    lines = shown(values, dataclasses.replace(FORCED, reason=reason), width=80)
     assert max(map(len, lines)) <= 80
-    assert any("2026-11-22 18:30" in line and "1 → 2" in line for line in lines)
+    assert lines[2].split()[:3] == ["3", "2026-11-22", "18:30"]
+    assert " ".join(" ".join(lines[3:]).split()) == reason
 
 
 def test_without_an_entry_it_says_what_to_do(values: Params) -> None:
