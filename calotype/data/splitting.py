@@ -2,7 +2,7 @@
 
 A point u in [0, 1) is drawn from SHA-256 of the salt and the key of the image's group, or its id where it has none. The
 lowest ``test`` of the interval is the test split, the next ``val`` is validation, the rest is for training. Images are
-independent of one another but for their groups (see `calotype.grouping`), so that adding some never moves an old one.
+independent of one another but for their groups (see `grouping`), so that adding some never moves an old one.
 
 A split that the source declares is kept, unless `split.on_leak` moves the image to its group's. Where the source
 declares ``train`` but no ``val`` (or no ``test``), that set is cut from train by the same points.

@@ -1,6 +1,6 @@
 """The gate's evidence: what two sets of test predictions say about two models. Pure numpy, no verdict.
 
-Read `weigh` first. Which images count is decided in `calotype.pairing`, what follows from the figures in
+Read `weigh` first. Which images count is decided in `releases.pairing`, what follows from the figures in
 `calotype.releases.gate`.
 """
 

@@ -1,6 +1,6 @@
 """Which answers the gate compares: the same images and classes for both models, and none that either learned from.
 
-What cannot be compared is refused here by name; what the answers are worth is weighed in ``calotype.evidence``.
+What cannot be compared is refused here by name; what the answers are worth is weighed in `releases.evidence`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The registry: a training becomes a version and the challenger; the champion is who the ledger says.
 
-Aliases `champion` and `challenger`, never stages. The alias champion only follows the ledger (`calotype.projection`).
+Aliases `champion` and `challenger`, never stages. The alias champion only follows the ledger (`projection`).
 """
 
 from __future__ import annotations

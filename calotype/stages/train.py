@@ -290,11 +290,13 @@ def _mlflow_run(project: Project, record: RunRecord) -> Iterator[str]:
         status = "KILLED"
         raise
     finally:
-        signal.signal(signal.SIGTERM, previous)
         tracking.close_run(project, run_id, status)
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _interrupt(*_: object) -> None:
+    # A second signal follows when dvc, which got the first one too, is gone: it must not cut off the closing of the run.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

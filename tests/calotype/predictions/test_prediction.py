@@ -24,7 +24,8 @@ pytestmark = pytest.mark.slow
 NIGHT = """
 import sys
 from pathlib import Path
-from calotype import params, prediction
+from calotype import params
+from calotype.predictions import prediction
 from calotype.project import Project
 project = Project(Path(sys.argv[1]))
 done = prediction.predict_inbox(project, params.load(project.params), inbox=Path(sys.argv[2]), dry_run=False)

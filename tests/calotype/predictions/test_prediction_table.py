@@ -21,7 +21,7 @@ from calotype.predictions.prediction_table import TABLE_SCHEMA, append, known_ke
 APPEND = """
 import sys
 from pathlib import Path
-from calotype import prediction_table
+from calotype.predictions import prediction_table
 print(prediction_table.append(Path(sys.argv[1]), Path(sys.argv[2])))
 """
 
