@@ -295,7 +295,7 @@ def _mlflow_run(project: Project, record: RunRecord) -> Iterator[str]:
 
 
 def _interrupt(*_: object) -> None:
-    # A second signal follows when dvc, which got the first one too, is gone: it must not cut off the closing of the run.
+    # A second signal follows when dvc, which got the first too, is gone: it must not cut off the closing of the run.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
 
