@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import polars as pl
 
 from calotype.console import say
@@ -31,8 +33,9 @@ def run(params: Params, project: Project) -> None:
     failures = project.reports / "schema_failures.parquet"
     manifest = validate("manifest", _read_manifest(project), failures)
     splits = splitting.assign(manifest, params.split, dataset.read_table(project.dataset, dataset.DEPARTED))
-    if params.split.on_leak == "error":
-        _refuse_leaks(params, project, manifest, splits)
+    leaks = _list_leaks(project, manifest, splits)
+    if leaks.height and params.split.on_leak == "error":
+        _refuse_leaks(params, project, manifest, splits, leaks)
     counts = splitting.count(manifest, splits)
     splitting.require_every_class(counts, manifest, params.split)
     write_table(validate("splits", splits, failures), project.splits)
@@ -65,16 +68,27 @@ def _read_manifest(project: Project) -> pl.DataFrame:
     return manifest
 
 
-def _refuse_leaks(params: Params, project: Project, manifest: pl.DataFrame, splits: pl.DataFrame) -> None:
+def _list_leaks(project: Project, manifest: pl.DataFrame, splits: pl.DataFrame) -> pl.DataFrame:
+    """Every leak that is there now, in a table as well; no table where nothing leaks."""
     leaks = splitting.find_leaks(manifest, splits)
     if leaks.is_empty():
-        return
-    saved = project.reports / "leaks.csv"
-    with replacing(saved) as temporary:
+        _leaks_table(project).unlink(missing_ok=True)
+        return leaks
+    with replacing(_leaks_table(project)) as temporary:
         leaks.write_csv(temporary)
+    return leaks
+
+
+def _refuse_leaks(
+    params: Params, project: Project, manifest: pl.DataFrame, splits: pl.DataFrame, leaks: pl.DataFrame
+) -> None:
     data_page.write(project, params, manifest, splits)
-    shown = f"{project.relative(saved)} and shown in {project.relative(project.reports / 'data.html')}"
-    raise DataError(splitting.explain_leaks(leaks, shown))
+    page = project.relative(project.reports / "data.html")
+    raise DataError(splitting.explain_leaks(leaks, f"{project.relative(_leaks_table(project))} and shown in {page}"))
+
+
+def _leaks_table(project: Project) -> Path:
+    return project.reports / "leaks.csv"
 
 
 def table_of(counts: pl.DataFrame) -> list[str]:

@@ -105,6 +105,10 @@ def test_leaks_are_refused_listed_and_shown_where_they_are_an_error(project: Pro
     assert leaks.columns == list(LEAK_SCHEMA)
     assert (project.reports / "data.html").exists()
     assert not project.splits.exists()
+    split.run(leaking(params, "keep"), project)
+    assert pl.read_csv(project.reports / "leaks.csv").height == 10
+    split.run(leaking(params, "move"), project)
+    assert not (project.reports / "leaks.csv").exists()
 
 
 def test_leaks_are_moved_and_counted(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
