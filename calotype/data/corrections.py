@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import polars as pl
 
+from calotype.data.curation import listed
 from calotype.errors import DataError
 from calotype.sources.table import normal_path, read_csv
 
@@ -155,10 +156,11 @@ def _unknown_labels(rows: Sequence[Correction], classes: set[str]) -> list[str]:
     problems = []
     for label in dict.fromkeys(row.label for row in rows if row.label not in classes):
         numbers = [row.number for row in rows if row.label == label]
-        close = difflib.get_close_matches(label, sorted(classes), n=1, cutoff=0)
+        close = difflib.get_close_matches(label, sorted(classes), n=1)
+        known = f"the nearest is {close[0]!r}" if close else f"known are {listed(sorted(classes))}"
         problems.append(
-            f"{_rows(numbers)} the label {label!r}, which is no class of the source; the nearest is "
-            f"{''.join(map(repr, close))}. Mend the label; a new class needs an image in the source."
+            f"{_rows(numbers)} the label {label!r}, which is no class of the source; {known}. "
+            f"Mend the label; a new class needs an image in the source."
         )
     return _cut(problems)
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from calotype.console import say, track
+from calotype.console import track
 from calotype.data import dataset
+from calotype.data.curation import counted
 from calotype.errors import DataError
 from calotype.files import read_json, sha256_of
 from calotype.params import Params
@@ -71,9 +72,7 @@ def verify(project: Project, params: Params) -> Findings:
         _cache(project, checked),
         _registry(project, params, checked),
     ):
-        for problem in part:
-            say("verify", problem)
-            problems.append(problem)
+        problems += part
     return Findings(tuple(checked), tuple(problems))
 
 
@@ -158,7 +157,7 @@ def _registry(project: Project, params: Params, checked: list[str]) -> Iterator[
 
     for version in track(versions, prefix="verify", unit="registered versions", total=len(versions)):
         yield from artifacts(version)
-    checked.append(f"registry: {len(versions):,} versions of {params.name}")
+    checked.append(f"registry: {counted(len(versions), 'version')} of {params.name}")
 
 
 def _locked(project: Project) -> list[dvc_cache.Output]:

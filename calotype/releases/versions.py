@@ -145,7 +145,9 @@ def require(registry: Registry, name: str, number: int) -> ModelVersion:
     if found is not None:
         return found
     numbers = registry.numbers(name)
-    there = f"there are the versions {', '.join(map(str, numbers[-20:]))}" if numbers else "there is no version yet"
+    known = ", ".join(map(str, numbers[-20:]))
+    several = f"there are the versions {known}" if len(numbers) > 1 else f"there is version {known} alone"
+    there = several if numbers else "there is no version yet"
     raise UsageError(f"{name} has no version {number}; {there}. Name one of them, or run `calotype register`.")
 
 

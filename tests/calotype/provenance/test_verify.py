@@ -63,7 +63,7 @@ def test_what_is_as_it_was_is_all_right(sound: Project) -> None:
         "DVC cache",
         "registry",
     ]
-    assert found.checked[3] == "registry: 1 versions of digits"
+    assert found.checked[3] == "registry: 1 version of digits"
 
 
 def test_each_thing_that_differs_is_named_on_one_line(sound: Project) -> None:
