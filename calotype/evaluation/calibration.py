@@ -8,13 +8,24 @@ greater part of it (Guo, Pleiss, Sun & Weinberger, On calibration of modern neur
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from calotype.evaluation.metrics import CONFIDENCE, SEED, Estimate, Floats, Ints, log_losses, wilson
+from calotype.evaluation.metrics import (
+    CONFIDENCE,
+    SEED,
+    Estimate,
+    Floats,
+    Ints,
+    log_losses,
+    percentile_interval,
+    percentiles,
+    resampled,
+    wilson,
+)
 
 BINS = 15
 COLDEST, HOTTEST = 0.05, 20.0
@@ -62,6 +73,20 @@ class Temperature:
     log_loss_after: float
 
 
+@dataclass(frozen=True)
+class _Binned:
+    """The bin of each answer, how many bins there are, and each answer's confidence less its correctness."""
+
+    places: Ints
+    count: int
+    gaps: Floats
+
+    def error(self, chosen: Any = slice(None)) -> float:
+        """Calibration error of the answers chosen, each in its bin."""
+        gaps = self.gaps[chosen]
+        return float(np.abs(np.bincount(self.places[chosen], gaps, self.count)).sum() / len(gaps))
+
+
 def calibrate(confidence: NDArray[Any], correct: NDArray[np.bool_], *, resamples: int) -> Calibration:
     """Measure how confidence and accuracy agree.
 
@@ -82,19 +107,17 @@ def calibrate(confidence: NDArray[Any], correct: NDArray[np.bool_], *, resamples
     of 100 cases, where a percentile interval never held a true error of 0.
     """
     confidence = np.asarray(confidence, dtype=np.float64)
-    places, count = bin_places(confidence, BINS)
-    weights = np.bincount(places, minlength=count)
-    gaps = _gaps(places, count, confidence, correct)
-    value = float(np.abs(gaps).sum() / len(confidence))
-    drawn = _resampled(places, count, confidence, correct, resamples)
-    chance = float(np.quantile(_simulated(places, count, confidence, resamples), CONFIDENCE))
-    sums = np.bincount(places, confidence, count)
-    rights = np.bincount(places, correct, count)
+    binned = _binned(confidence, correct, BINS)
+    drawn = resampled(lambda chosen: [binned.error(chosen)], len(confidence), resamples)
+    chance = _chance(binned, confidence, resamples)
+    weights = np.bincount(binned.places, minlength=binned.count)
+    sums = np.bincount(binned.places, confidence, binned.count)
+    rights = np.bincount(binned.places, correct, binned.count)
     bins = tuple(
         Bin(int(images), float(total / images), wilson(int(right), int(images)))
         for images, total, right in zip(weights, sums, rights, strict=True)
     )
-    return Calibration(_interval(value, drawn, chance), chance, bins)
+    return Calibration(_interval(binned.error(), drawn[:, 0], chance), chance, bins)
 
 
 def compare(
@@ -111,36 +134,27 @@ def compare(
     resamples
         Paired bootstrap resamples: both sides see the same images.
     """
-    images = len(actual)
     correct = before.argmax(axis=1) == actual
     losses = log_losses(actual, after) - log_losses(actual, before)
-    sides = []
-    for shares in (before, after):
-        confidence = shares.max(axis=1).astype(np.float64)
-        places, count = bin_places(confidence, BINS)
-        sides.append((places, count, confidence - correct))
-    random = np.random.default_rng(SEED)
+    confidences = [shares.max(axis=1).astype(np.float64) for shares in (before, after)]
+    one, other = (_binned(confidence, correct, BINS) for confidence in confidences)
 
-    def errors(chosen: Any) -> list[float]:
-        sums = (np.abs(np.bincount(places[chosen], gap[chosen], count)).sum() for places, count, gap in sides)
-        return [float(total) / images for total in sums]
+    def figures(chosen: Any) -> tuple[float, float, float]:
+        error = one.error(chosen)
+        return error, other.error(chosen) - error, float(losses[chosen].mean())
 
-    first, second = errors(slice(None))
-    drawn = np.empty((resamples, 3))
-    for row in range(resamples):
-        chosen = random.integers(0, images, images)
-        one, other = errors(chosen)
-        drawn[row] = one, other - one, losses[chosen].mean()
-    chance = float(np.quantile(_simulated(*sides[0][:2], before.max(axis=1), resamples), CONFIDENCE))
-    difference = _percentiles(second - first, drawn[:, 1])
-    return _interval(first, drawn[:, 0], chance), difference, _percentiles(float(losses.mean()), drawn[:, 2])
+    error, change, loss_change = figures(slice(None))
+    errors, changes, loss_changes = resampled(figures, len(actual), resamples).T
+    return (
+        _interval(error, errors, _chance(one, confidences[0], resamples)),
+        percentile_interval(change, changes),
+        percentile_interval(loss_change, loss_changes),
+    )
 
 
 def expected_calibration_error(confidence: NDArray[Any], correct: NDArray[np.bool_], bins: int = BINS) -> float:
     """The mean distance between confidence and accuracy over bins of equal mass, weighted by their images."""
-    confidence = np.asarray(confidence, dtype=np.float64)
-    places, count = bin_places(confidence, bins)
-    return float(np.abs(_gaps(places, count, confidence, correct)).sum() / len(confidence))
+    return _binned(np.asarray(confidence, dtype=np.float64), correct, bins).error()
 
 
 def bin_places(confidence: Floats, bins: int) -> tuple[Ints, int]:
@@ -227,43 +241,20 @@ def _root(derivatives: Callable[[float], tuple[float, float]], low: float, high:
     return point
 
 
-def _gaps(places: Ints, count: int, confidence: Floats, correct: NDArray[Any]) -> Floats:
-    """Sum over each bin of confidence less correctness."""
-    return np.asarray(np.bincount(places, confidence - correct, count), dtype=np.float64)
+def _binned(confidence: Floats, correct: NDArray[np.bool_], bins: int) -> _Binned:
+    return _Binned(*bin_places(confidence, bins), confidence - correct)
 
 
 def _interval(value: float, drawn: Floats, chance: float) -> Estimate:
-    tail = (1 - CONFIDENCE) / 2
-    lowest, highest = (float(bound) for bound in np.quantile(drawn, [tail, 1 - tail]))
+    lowest, highest = percentiles(drawn)
     bias = abs(float(drawn.mean()) - value)
     low = 2 * value - highest - bias if value > chance else 0.0
     high = 2 * value - lowest + bias
     return Estimate(value, max(0.0, min(value, low)), min(1.0, max(value, high)))
 
 
-def _percentiles(value: float, drawn: Floats) -> Estimate:
-    tail = (1 - CONFIDENCE) / 2
-    low, high = (float(bound) for bound in np.quantile(drawn, [tail, 1 - tail]))
-    return Estimate(value, min(value, low), max(value, high))
-
-
-def _resampled(places: Ints, count: int, confidence: Floats, correct: NDArray[np.bool_], resamples: int) -> Floats:
-    """Errors of images drawn with replacement."""
+def _chance(binned: _Binned, confidence: Floats, resamples: int) -> float:
+    """The 95th percentile of errors measured where answers are right exactly as often as they claim."""
     random = np.random.default_rng(SEED)
-    gaps, images = confidence - correct, len(confidence)
-    drawn = np.empty(resamples)
-    for row in range(resamples):
-        chosen = random.integers(0, images, images)
-        drawn[row] = np.abs(np.bincount(places[chosen], gaps[chosen], count)).sum() / images
-    return drawn
-
-
-def _simulated(places: Ints, count: int, confidence: NDArray[Any], resamples: int) -> Floats:
-    """Errors measured where answers are right exactly as often as they claim."""
-    random = np.random.default_rng(SEED)
-    images = len(confidence)
-    drawn = np.empty(resamples)
-    for row in range(resamples):
-        gaps = confidence - (random.random(images) < confidence)
-        drawn[row] = np.abs(np.bincount(places, gaps, count)).sum() / images
-    return drawn
+    gaps = (confidence - (random.random(len(confidence)) < confidence) for _ in range(resamples))
+    return float(np.quantile([replace(binned, gaps=drawn).error() for drawn in gaps], CONFIDENCE))

@@ -195,6 +195,35 @@ def wilson(successes: int, trials: int) -> Estimate:
     return Estimate(share, max(0.0, min(share, float(middle - half))), min(1.0, max(share, float(middle + half))))
 
 
+def resampled(figures: Callable[[Any], Sequence[float]], images: int, resamples: int) -> Floats:
+    """Figures of images drawn with replacement, shape (resamples, F).
+
+    Parameters
+    ----------
+    figures
+        Gives F figures of the images at the places that it gets.
+    images
+        How many there are to draw from, and to draw.
+    resamples
+        How often.
+    """
+    random = np.random.default_rng(SEED)
+    return np.array([figures(random.integers(0, images, images)) for _ in range(resamples)], dtype=np.float64)
+
+
+def percentiles(drawn: Floats) -> tuple[float, float]:
+    """Bounds of the middle 95 % of what was drawn."""
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(drawn, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def percentile_interval(value: float, drawn: Floats) -> Estimate:
+    """A figure between the percentiles of its resamples, which are widened to hold it where it is biased."""
+    low, high = percentiles(drawn)
+    return Estimate(value, min(value, low), max(value, high))
+
+
 def as_metrics(evaluation: Evaluation) -> dict[str, Any]:
     """The numbers of metrics.json, which DVC compares between commits and experiments."""
     numbers: dict[str, Any] = {
@@ -269,30 +298,17 @@ def _headline(
 ) -> dict[str, Estimate]:
     correct = actual == predicted
 
-    def figures(chosen: Any) -> dict[str, float]:
+    def figures(chosen: Any) -> list[float]:
         mine, given, right = actual[chosen], predicted[chosen], correct[chosen]
         support, answered = np.bincount(mine, minlength=classes), np.bincount(given, minlength=classes)
         true_positives = np.bincount(mine[right], minlength=classes)
-        averages = _averages(true_positives, support, answered)
-        return averages | {"top_k_accuracy": float(hits[chosen].mean()), "log_loss": float(losses[chosen].mean())}
+        found = _averages(true_positives, support, answered)
+        found |= {"top_k_accuracy": float(hits[chosen].mean()), "log_loss": float(losses[chosen].mean())}
+        return [found[name] for name in TITLES]
 
-    return _bootstrap(figures, len(actual), resamples)
-
-
-def _bootstrap(figures: Callable[[Any], dict[str, float]], images: int, resamples: int) -> dict[str, Estimate]:
-    """Figures of all images, and percentile intervals over resamples of the images with replacement."""
-    random = np.random.default_rng(SEED)
-    values = figures(slice(None))
-    drawn = np.empty((resamples, len(TITLES)))
-    for row in range(resamples):
-        resample = figures(random.integers(0, images, images))
-        drawn[row] = [resample[name] for name in TITLES]
-    tail = (1 - CONFIDENCE) / 2
-    lows, highs = np.quantile(drawn, [tail, 1 - tail], axis=0)
-    return {
-        name: Estimate(values[name], min(values[name], float(low)), max(values[name], float(high)))
-        for name, low, high in zip(TITLES, lows, highs, strict=True)
-    }
+    drawn = resampled(figures, len(actual), resamples)
+    columns = zip(TITLES, figures(slice(None)), drawn.T, strict=True)
+    return {name: percentile_interval(value, column) for name, value, column in columns}
 
 
 def _averages(true_positives: Ints, support: Ints, predicted: Ints) -> dict[str, float]:
