@@ -10,8 +10,8 @@ from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from calotype.data import shards
 from calotype.data.dataset import read_manifest, threads
 from calotype.data.decode import DecodeError
 from calotype.errors import DataError
@@ -89,14 +89,7 @@ def _read(dataset: Path, image_ids: Sequence[str]) -> Iterator[tuple[str, bytes]
 
 def _read_shard(path: Path, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
     try:
-        file = pq.ParquetFile(path, memory_map=True)
-        for index in range(file.num_row_groups):
-            ids = file.read_row_group(index, columns=["image_id"]).column(0).to_pylist()
-            places = [place for place, image_id in enumerate(ids) if image_id in wanted]
-            if places:
-                image = file.read_row_group(index, columns=["image"]).column(0).combine_chunks()
-                data = image.field("bytes").take(pa.array(places)).to_pylist()
-                yield from zip((ids[place] for place in places), data, strict=True)
+        yield from shards.pick(path, wanted)
     except (OSError, pa.ArrowException) as error:
         raise _damaged(path, " ".join(str(error).split())[:200]) from error
 
