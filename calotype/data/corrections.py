@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from calotype.data.curation import listed
+from calotype.data.curation import counted, listed
 from calotype.errors import DataError
 from calotype.sources.table import normal_path, read_csv
 
@@ -173,4 +173,4 @@ def _rows(numbers: Sequence[int]) -> str:
 def _cut(problems: list[str]) -> list[str]:
     if len(problems) <= SHOWN:
         return problems
-    return [*problems[:SHOWN], f"… and {len(problems) - SHOWN:,} more problems of this kind."]
+    return [*problems[:SHOWN], f"… and {counted(len(problems) - SHOWN, 'more problem')} of this kind."]

@@ -91,13 +91,18 @@ def explain_classes(
     problems = []
     hollow = [label for label in labels if not images[label] and not rejected.get(label)]
     if hollow:
-        problems.append(f"ingest: classes without images: {listed(hollow)}. Add images, or remove the empty folders.")
+        folders = "folder" if len(hollow) == 1 else "folders"
+        problems.append(
+            f"ingest: {counted(len(hollow), 'class')} without images: {listed(hollow)}. Add images, or remove the "
+            f"empty {folders}."
+        )
     small = [label for label in labels if label not in hollow and images[label] < params.min_per_class]
     if small:
         shown = [_with_count(label, images[label], rejected.get(label, 0)) for label in small]
+        classes = "class" if len(small) == 1 else "classes"
         problems.append(
-            f"ingest: classes with fewer than {params.min_per_class} different readable images "
-            f"(ingest.min_per_class): {listed(shown)}. Add images, or remove the class."
+            f"ingest: {counted(len(small), 'class')} with fewer than {params.min_per_class} different readable images "
+            f"(ingest.min_per_class): {listed(shown)}. Add images, or remove the {classes}."
         )
     if len(labels) < 2:
         found = f"a single class, {labels[0]!r}" if labels else "no image at all"

@@ -244,8 +244,9 @@ def _shards_of(dataset: Path, wanted: set[str]) -> list[str]:
 
 def _absent(dataset: Path, image_ids: set[str]) -> DataError:
     example = min(image_ids)
+    verb = "is" if len(image_ids) == 1 else "are"
     return DataError(
-        f"{dataset}: {len(image_ids):,} of the images asked for are not there, such as {example[:12]}…: "
+        f"{dataset}: {len(image_ids):,} of the images asked for {verb} not there, such as {example[:12]}…: "
         f"splits and dataset belong to different states. Run `dvc repro split`."
     )
 

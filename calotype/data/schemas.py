@@ -159,9 +159,8 @@ def _readable(cases: pl.DataFrame) -> pl.DataFrame:
 
 
 def _summary(name: str, rows: int, cases: pl.DataFrame, saved: Path | None) -> str:
-    lines = [f"{name}: the table of {rows:,} rows breaks its schema. Every failure is in {saved}:"]
-    if saved is None:
-        lines = [f"{name}: the table of {rows:,} rows breaks its schema:"]
+    where = "" if saved is None else f". Every failure is in {saved}"
+    lines = [f"{name}: the table of {rows:,} {'row' if rows == 1 else 'rows'} breaks its schema{where}:"]
     grouped = cases.group_by("column", "check", maintain_order=True).agg(
         pl.len().alias("count"), pl.col("failure_case").head(EXAMPLES).alias("examples")
     )

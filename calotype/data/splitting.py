@@ -161,11 +161,12 @@ def require_every_class(counts: pl.DataFrame, manifest: pl.DataFrame, params: Sp
     ]
     if lacking.height > SHOWN:
         shown.append(f"  … and {lacking.height - SHOWN:,} more")
+    verb = "is" if lacking.height == 1 else "are"
     raise DataError(
         "\n".join(
             [
-                f"split: {lacking.height:,} of {counts.height:,} classes are missing from a split; expected images of "
-                f"every class in each. {_advice(manifest, params)}",
+                f"split: {lacking.height:,} of {counts.height:,} classes {verb} missing from a split; expected images "
+                f"of every class in each. {_advice(manifest, params)}",
                 *shown,
             ]
         )

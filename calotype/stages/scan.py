@@ -24,4 +24,5 @@ def run(params: Params, project: Project) -> None:
     """
     found = fingerprint.take(params.ingest, project)
     write_json(project.source_digest, found)
-    say(PREFIX, f"{params.ingest.source}: {found['files']:,} files, {int(found['bytes']) / 1e6:,.1f} MB")
+    files = f"{found['files']:,} {'file' if found['files'] == 1 else 'files'}"
+    say(PREFIX, f"{params.ingest.source}: {files}, {int(found['bytes']) / 1e6:,.1f} MB")

@@ -103,7 +103,7 @@ def table_of(counts: pl.DataFrame) -> list[str]:
     width = min(40, max(len(row[0]) for row in rows))
     lines = [_line(row, width) for row in rows]
     if hidden > 0:
-        lines.insert(-1, f"… and {hidden:,} larger classes in data/split_counts.csv")
+        lines.insert(-1, f"… and {counted(hidden, 'larger class')} in data/split_counts.csv")
     return lines
 
 

@@ -91,12 +91,15 @@ def test_good_classes_have_no_problem() -> None:
 
 
 def test_an_empty_class_is_named() -> None:
-    assert "classes without images: c." in problems({"a": 2, "b": 2}, ("c",))
+    assert problems({"a": 2, "b": 2}, ("c",)) == (
+        "ingest: 1 class without images: c. Add images, or remove the empty folder."
+    )
 
 
 def test_a_small_class_is_named_with_its_counts() -> None:
     text = problems({"a": 2, "b": 1}, rejected={"b": 4, "c": 3})
-    assert "fewer than 2 different readable images" in text
+    assert "2 classes with fewer than 2 different readable images" in text
+    assert "1 class with fewer" in problems({"a": 2, "b": 1})
     assert "b (1, and 4 rejected), c (0, and 3 rejected)" in text
 
 

@@ -96,7 +96,7 @@ def test_a_missing_shard_is_named(stored: Path) -> None:
 
 
 def test_an_unknown_image_is_named(stored: Path) -> None:
-    with pytest.raises(DataError, match=r"1 of the images asked for are not there, such as ffffffffffff….*dvc repro"):
+    with pytest.raises(DataError, match=r"1 of the images asked for is not there, such as ffffffffffff….*dvc repro"):
         load(stored, ["f" * 64])
 
 

@@ -131,7 +131,7 @@ def test_a_class_that_a_split_lacks_is_named_with_a_salt_that_works() -> None:
     frame = manifest(plain(200) + plain(8, label="rare", start=1000))
     salts = (f"salt{number}" for number in range(100))
     params = next(p for p in (PARAMS.model_copy(update={"salt": s}) for s in salts) if lacks(frame, p))
-    with pytest.raises(DataError, match=r"1 of 2 classes are missing from a split(.|\n)*rare: train \d") as caught:
+    with pytest.raises(DataError, match=r"1 of 2 classes is missing from a split(.|\n)*rare: train \d") as caught:
         require_every_class(count(frame, assign(frame, params)), frame, params)
     advised = str(caught.value).partition("`split.salt: ")[2].partition("`")[0]
     assert not lacks(frame, params.model_copy(update={"salt": advised}))

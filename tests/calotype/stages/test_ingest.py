@@ -267,7 +267,7 @@ def test_small_and_empty_classes_stop_the_run_all_at_once(project: Project) -> N
     (digits(project) / "few").mkdir()
     (digits(project) / "few" / "1.pgm").write_bytes(pgm(1))
     text = refused(project)
-    assert "classes without images: empty" in text
+    assert "1 class without images: empty" in text
     assert "fewer than 5 different readable images (ingest.min_per_class): few (1)" in text
 
 

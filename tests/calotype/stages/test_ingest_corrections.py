@@ -76,7 +76,7 @@ def test_a_bad_table_leaves_the_dataset_as_it_was(project: Project) -> None:
 
 def test_a_class_from_which_every_image_is_corrected_away_is_named(project: Project) -> None:
     rows = [f"9/{number:04}.pgm,8" for number in range(30)]
-    with pytest.raises(DataError, match="classes without images: 9"):
+    with pytest.raises(DataError, match="1 class without images: 9"):
         corrected(project, "\n".join(["path,corrected", *rows, ""]))
 
 

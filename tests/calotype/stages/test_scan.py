@@ -54,6 +54,14 @@ def test_a_missing_source_says_what_to_do(project: Project) -> None:
         scanned(project)
 
 
+def test_a_source_of_one_file_is_said_to_be_one(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    (project.raw / "digits.zip").write_bytes(b"0" * 40_000)
+    text = project.params.read_text().replace("source: data/raw/digits", "source: data/raw/digits.zip")
+    project.params.write_text(text)
+    scanned(project)
+    assert "data/raw/digits.zip: 1 file, 0.0 MB" in capsys.readouterr().err
+
+
 def test_scan_imports_nothing_heavy() -> None:
     code = "import sys, calotype.stages.scan; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

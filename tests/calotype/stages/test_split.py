@@ -173,3 +173,4 @@ def test_a_long_table_shows_the_smallest_classes() -> None:
     assert "c099" in lines[-3]
     assert "80 larger classes" in lines[-2]
     assert "5,050" in lines[-1]
+    assert "1 larger class in" in split.table_of(counts.head(split.MOST_CLASSES_SHOWN + 1))[-2]
