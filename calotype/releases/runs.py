@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,9 +16,9 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from calotype import tracking
-from calotype.errors import CalotypeError, UsageError
+from calotype.errors import UsageError
 from calotype.project import Project
-from calotype.releases.versions import ABSENT
+from calotype.releases import versions
 
 
 @dataclass(frozen=True)
@@ -57,8 +56,9 @@ class Store:
     """A project's MLflow, opened once."""
 
     def __init__(self, project: Project) -> None:
-        self._uri = project.tracking_uri
-        self._client: MlflowClient = tracking.connect(project)
+        self._project = project
+        with versions.answering(project):
+            self._client: MlflowClient = tracking.connect(project)
 
     def version(self, name: str, number: int) -> Version:
         """Find a version.
@@ -68,16 +68,14 @@ class Store:
         UsageError
             If there is none, naming those that exist.
         """
-        with self._answering():
-            try:
-                return _version(self._client.get_model_version(name, str(number)))
-            except MlflowException as error:
-                if error.error_code not in ABSENT:
-                    raise
-        known = ", ".join(str(one.version) for one in self.versions(name))
+        with versions.answering(self._project):
+            found = versions.known(lambda: self._client.get_model_version(name, str(number)))
+        if found is not None:
+            return _version(found)
+        others = ", ".join(str(one.version) for one in self.versions(name))
         raise UsageError(
-            f"{name}/{number}: no such version in MLflow at {self._uri}; "
-            + (f"known versions of {name}: {known}." if known else f"{name} has none. Run `calotype register`.")
+            f"{name}/{number}: no such version in MLflow at {self._project.tracking_uri}; "
+            + (f"known versions of {name}: {others}." if others else f"{name} has none. Run `calotype register`.")
         )
 
     def versions(self, name: str) -> list[Version]:
@@ -90,14 +88,8 @@ class Store:
 
     def run(self, run_id: str) -> KnownRun | None:
         """Find a run, hidden ones included; None where MLflow does not know it."""
-        with self._answering():
-            try:
-                run = self._client.get_run(run_id)
-                return _known(run, self._client.get_experiment(run.info.experiment_id).name)
-            except MlflowException as error:
-                if error.error_code not in ABSENT:
-                    raise
-                return None
+        with versions.answering(self._project):
+            return versions.known(lambda: self._run(run_id))
 
     def artifact(self, run_id: str, path: str) -> bytes | None:
         """One file of a run; None where it is not there."""
@@ -119,24 +111,20 @@ class Store:
         data = self.artifact(run_id, "inputs/environment.json")
         return dict(json.loads(data)) if data else None
 
+    def _run(self, run_id: str) -> KnownRun:
+        run = self._client.get_run(run_id)
+        return _known(run, self._client.get_experiment(run.info.experiment_id).name)
+
     def _search(self, wanted: str) -> list[Version]:
         found: list[Version] = []
         token: str | None = None
-        with self._answering():
+        with versions.answering(self._project):
             while True:
                 page = self._client.search_model_versions(wanted, max_results=200, page_token=token)
                 found += [_version(one) for one in page]
                 token = page.token
                 if not token:
                     return sorted(found, key=lambda one: one.version)
-
-    @contextmanager
-    def _answering(self) -> Iterator[None]:
-        try:
-            yield
-        except MlflowException as error:
-            reason = next(iter(str(error).splitlines()), "no message")
-            raise CalotypeError(f"MLflow at {self._uri} refuses: {reason}") from error
 
 
 def _version(found: ModelVersion) -> Version:

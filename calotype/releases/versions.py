@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 from filelock import FileLock
 from mlflow import MlflowClient
@@ -27,6 +28,8 @@ GOLDEN, SPLITS = "golden/golden.parquet", "inputs/splits.parquet"
 """Artifacts of a version's run: golden images with their probabilities, and the splits it was trained on."""
 
 DIGESTS = "digests.json"
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -58,30 +61,15 @@ class Registry:
 
     def model(self, name: str) -> RegisteredModel | None:
         """The registered model with its tags and aliases; None if there is none."""
-        try:
-            return self.client.get_registered_model(name)
-        except MlflowException as error:
-            if error.error_code in ABSENT:
-                return None
-            raise
+        return known(lambda: self.client.get_registered_model(name))
 
     def by_alias(self, name: str, alias: str) -> ModelVersion | None:
         """The version that an alias names."""
-        try:
-            return self.client.get_model_version_by_alias(name, alias)
-        except MlflowException as error:
-            if error.error_code in ABSENT:
-                return None
-            raise
+        return known(lambda: self.client.get_model_version_by_alias(name, alias))
 
     def version(self, name: str, number: int) -> ModelVersion | None:
         """One version by its number; None if there is none, or it was deleted."""
-        try:
-            return self.client.get_model_version(name, str(number))
-        except MlflowException as error:
-            if error.error_code in ABSENT:
-                return None
-            raise
+        return known(lambda: self.client.get_model_version(name, str(number)))
 
     def alias(self, name: str, alias: str) -> int | None:
         """The number of the version that an alias names."""
@@ -127,10 +115,33 @@ def connected(project: Project) -> Iterator[Registry]:
     CalotypeError
         If the registry cannot be reached, or refuses.
     """
-    try:
+    with answering(project):
         yield Registry(project, tracking.connect(project))
+
+
+@contextmanager
+def answering(project: Project) -> Iterator[None]:
+    """Turn MLflow's errors into ours.
+
+    Raises
+    ------
+    CalotypeError
+        If MLflow refuses.
+    """
+    try:
+        yield
     except MlflowException as error:
         raise CalotypeError(f"MLflow at {project.tracking_uri} refuses: {first_line(error)}") from error
+
+
+def known(ask: Callable[[], Answer]) -> Answer | None:
+    """What MLflow answers; None where it knows no such thing."""
+    try:
+        return ask()
+    except MlflowException as error:
+        if error.error_code in ABSENT:
+            return None
+        raise
 
 
 def require(registry: Registry, name: str, number: int) -> ModelVersion:
@@ -145,8 +156,8 @@ def require(registry: Registry, name: str, number: int) -> ModelVersion:
     if found is not None:
         return found
     numbers = registry.numbers(name)
-    known = ", ".join(map(str, numbers[-20:]))
-    several = f"there are the versions {known}" if len(numbers) > 1 else f"there is version {known} alone"
+    last = ", ".join(map(str, numbers[-20:]))
+    several = f"there are the versions {last}" if len(numbers) > 1 else f"there is version {last} alone"
     there = several if numbers else "there is no version yet"
     raise UsageError(f"{name} has no version {number}; {there}. Name one of them, or run `calotype register`.")
 
@@ -183,15 +194,12 @@ def require_run(registry: Registry, version: ModelVersion) -> None:
         If it was deleted.
     """
     title = f"{version.name} version {version.version}"
-    try:
-        stage = registry.client.get_run(str(version.run_id)).info.lifecycle_stage
-    except MlflowException as error:
-        if error.error_code not in ABSENT:
-            raise
+    run = known(lambda: registry.client.get_run(str(version.run_id)))
+    if run is None:
         raise CalotypeError(
             f"{title}: its MLflow run {version.run_id} is gone. Train and register again, or name another version."
-        ) from error
-    if stage == "deleted":
+        )
+    if run.info.lifecycle_stage == "deleted":
         raise CalotypeError(
             f"{title}: its MLflow run {version.run_id} is deleted. Run `mlflow runs restore --run-id "
             f"{version.run_id}`, or name another version."
