@@ -1,8 +1,8 @@
 """The Delta table of scheduled predictions: appended to exactly once, however many batches run at a time.
 
-Every append carries one application id with a rising number, and is committed through the very snapshot in which the
-known rows were read. Of several writers that read the same snapshot one commits; the others read again, leave out what
-is there by now, and try again. A table of version 1 gets the column that version 2 added, its old rows without a value.
+An append is a compare-and-swap (`calotype.delta`): of several writers that read the same known rows one commits; the
+others read again, leave out what is there by now, and try again. A table of version 1 gets the column that version 2
+added, its old rows without a value.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake import DeltaTable
 from deltalake import Schema as DeltaSchema
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError
 from deltalake.schema import Field
 
-from calotype.errors import CalotypeError, DataError
+from calotype import delta
+from calotype.delta import FORMAT_KEY, Kind
+from calotype.errors import CalotypeError
 from calotype.predictions.prediction_rows import SCHEMA, Key
 
 FORMAT_VERSION = 2
-FORMAT_KEY = "calotype.format_version"
 APPLICATION = "calotype.predictions"
 ATTEMPTS = 30
 ADDED = ("abstained",)
@@ -38,6 +39,8 @@ TABLE_SCHEMA = pa.schema(
     ]
 )
 
+KIND = Kind("the table of predictions", "CALOTYPE_PREDICT_OUTPUT", APPLICATION, TABLE_SCHEMA)
+
 
 def open_table(place: Path) -> DeltaTable | None:
     """Open the table, or None where there is none yet.
@@ -47,16 +50,9 @@ def open_table(place: Path) -> DeltaTable | None:
     DataError
         If something else is there: another table, a newer format, other files.
     """
-    try:
-        table = DeltaTable(place)
-    except TableNotFoundError as error:
-        if place.is_file() or (place.is_dir() and any(place.iterdir()) and not (place / "_delta_log").is_dir()):
-            raise DataError(
-                f"{place}: found files that are no Delta table; expected the table of predictions or nothing. "
-                "Move them away, or set CALOTYPE_PREDICT_OUTPUT."
-            ) from error
-        return None
-    _check(table, place)
+    table = delta.open_table(place, KIND)
+    if table is not None:
+        _check(table, place)
     return table
 
 
@@ -121,29 +117,13 @@ def _unknown(spool: Path, known: set[Key]) -> Iterator[pa.RecordBatch]:
 
 def _commit(table: DeltaTable, rows: Iterator[pa.RecordBatch]) -> bool:
     """Commit through the snapshot that was read; False if another writer was first."""
-    number = (table.transaction_version(APPLICATION) or 0) + 1
-    transaction = CommitProperties(app_transactions=[Transaction(APPLICATION, number)])
-    reader = pa.RecordBatchReader.from_batches(TABLE_SCHEMA, rows)
-    try:
-        write_deltalake(table, reader, mode="append", commit_properties=transaction)
-    except CommitFailedError:
-        return False
-    return True
+    return delta.append(table, KIND, pa.RecordBatchReader.from_batches(TABLE_SCHEMA, rows))
 
 
 def _create(place: Path) -> DeltaTable:
     place.parent.mkdir(parents=True, exist_ok=True)
-    # Another batch may make the table at this moment: then it is there below.
-    with contextlib.suppress(DeltaError):
-        DeltaTable.create(
-            place,
-            schema=DeltaSchema.from_arrow(TABLE_SCHEMA),
-            mode="ignore",
-            name="predictions",
-            description="One row for each image seen by a scheduled batch prediction",
-            configuration={FORMAT_KEY: str(FORMAT_VERSION)},
-            raise_if_key_not_exists=False,
-        )
+    description = "One row for each image seen by a scheduled batch prediction"
+    delta.create(place, KIND, "predictions", description, {FORMAT_KEY: str(FORMAT_VERSION)})
     table = open_table(place)
     if table is None:
         raise CalotypeError(f"{place}: the table of predictions cannot be made. Check the folder's permissions.")
@@ -169,16 +149,11 @@ def _expected() -> list[Field]:
 
 
 def _check(table: DeltaTable, place: Path) -> None:
-    found = table.metadata().configuration.get(FORMAT_KEY)
-    if found is not None and found.isdigit() and int(found) > FORMAT_VERSION:
-        raise DataError(f"{place}: format_version is {found}; this calotype writes {FORMAT_VERSION}. Upgrade it.")
+    found = delta.format_version(place, table, FORMAT_VERSION)
     # By name: a column that an upgrade adds stands last.
     fields = {field.name: field for field in table.schema().fields}
     expected = {field.name: field for field in _expected()}
     if found == "1":
         expected = {name: field for name, field in expected.items() if name in fields or name not in ADDED}
-    if fields != expected or found is None:
-        raise DataError(
-            f"{place}: found a table with the columns {', '.join(fields)}; expected the table of predictions "
-            f"({', '.join(TABLE_SCHEMA.names)}). Set CALOTYPE_PREDICT_OUTPUT to another place."
-        )
+    if found is None or fields != expected:
+        raise KIND.refusal(place, table)

@@ -1,8 +1,8 @@
 """The ledger: an append-only Delta table of every decision about who is champion.
 
-A model's *head* is what its last entry says the champion is, and MLflow's alias only follows it. An append carries one
-application id with a rising number and is committed through the very snapshot that was read: a compare-and-swap. Of
-several writers that read the same head one commits; the others read again, and judge again if the head has changed.
+A model's *head* is what its last entry says the champion is, and MLflow's alias only follows it. An append is a
+compare-and-swap (`calotype.delta`): of several writers that read the same head one commits; the others read again, and
+judge again if the head has changed.
 
 A row costs a file of 2 kB: 400 rows were read in 0.2 s, so nothing is ever compacted.
 """
@@ -23,17 +23,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake import DeltaTable
 from deltalake import Schema as DeltaSchema
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.exceptions import DeltaError
 
-from calotype.errors import CalotypeError, DataError
+from calotype import delta
+from calotype.delta import FORMAT_KEY, Kind
+from calotype.errors import CalotypeError
 
 Verdict = Literal["promote", "hold", "reject", "forced", "rollback", "manual"]
 
 FORMAT_VERSION = 1
-FORMAT_KEY = "calotype.format_version"
-APPLICATION = "calotype.ledger"
 ATTEMPTS = 200
 
 SCHEMA = pa.schema(
@@ -50,6 +50,8 @@ SCHEMA = pa.schema(
         pa.field("at", pa.timestamp("us", tz="UTC"), nullable=False),
     ]
 )
+
+KIND = Kind("the ledger of promotions", "CALOTYPE_LEDGER", "calotype.ledger", SCHEMA)
 
 
 @dataclass(frozen=True)
@@ -193,20 +195,19 @@ def author() -> str:
 def _append(view: View, draft: Draft, who: str, place: str) -> Entry | None:
     """Commit through the snapshot that was read; None if another writer was first."""
     assert view.table is not None
-    number = (view.table.transaction_version(APPLICATION) or 0) + 1
     entry = Entry(
-        sequence=number, model=view.model, from_version=view.head, who=who, at=datetime.now(UTC), **asdict(draft)
+        sequence=delta.next_number(view.table, KIND),
+        model=view.model,
+        from_version=view.head,
+        who=who,
+        at=datetime.now(UTC),
+        **asdict(draft),
     )
-    transaction = CommitProperties(app_transactions=[Transaction(APPLICATION, number)])
     try:
-        write_deltalake(
-            view.table, pa.Table.from_pylist([asdict(entry)], SCHEMA), mode="append", commit_properties=transaction
-        )
-    except CommitFailedError:
-        return None
+        is_first = delta.append(view.table, KIND, pa.Table.from_pylist([asdict(entry)], SCHEMA))
     except (DeltaError, OSError) as error:
         raise _unreachable(place, error) from error
-    return entry
+    return entry if is_first else None
 
 
 def _view(table: DeltaTable, place: str, model: str) -> View:
@@ -220,37 +221,22 @@ def _view(table: DeltaTable, place: str, model: str) -> View:
 
 def _open(place: str) -> DeltaTable | None:
     try:
-        table = DeltaTable(place)
-    except TableNotFoundError as error:
-        if "://" not in place and _holds_something_else(Path(place)):
-            raise DataError(
-                f"{place}: found files that are no Delta table; expected the ledger of promotions or nothing. "
-                "Move them away, or set CALOTYPE_LEDGER."
-            ) from error
-        if "Unknown scheme" in str(error):
-            raise _unreachable(place, error) from error
-        return None
+        table = delta.open_table(place, KIND)
     except (DeltaError, OSError) as error:
         raise _unreachable(place, error) from error
-    _check(table, place)
+    if table is not None:
+        _check(table, place)
     return table
 
 
 def _create(place: str) -> DeltaTable:
-    # Another process may make the table at this moment: then it is there below.
-    with contextlib.suppress(DeltaError, OSError):
+    configuration = {FORMAT_KEY: str(FORMAT_VERSION), "delta.appendOnly": "true"}
+    description = "One row for each decision about a model's champion"
+    # What hinders it is told when it is opened.
+    with contextlib.suppress(OSError):
         if "://" not in place:
             Path(place).parent.mkdir(parents=True, exist_ok=True)
-        DeltaTable.create(
-            place,
-            schema=DeltaSchema.from_arrow(SCHEMA),
-            mode="ignore",
-            partition_by=["model"],
-            name="ledger",
-            description="One row for each decision about a model's champion",
-            configuration={FORMAT_KEY: str(FORMAT_VERSION), "delta.appendOnly": "true"},
-            raise_if_key_not_exists=False,
-        )
+        delta.create(place, KIND, "ledger", description, configuration, partition_by=["model"])
     table = _open(place)
     if table is None:
         raise CalotypeError(f"{place}: the ledger cannot be made. Check the place's permissions, or CALOTYPE_LEDGER.")
@@ -258,19 +244,9 @@ def _create(place: str) -> DeltaTable:
 
 
 def _check(table: DeltaTable, place: str) -> None:
-    found = table.metadata().configuration.get(FORMAT_KEY)
-    if found is not None and found.isdigit() and int(found) > FORMAT_VERSION:
-        raise DataError(f"{place}: format_version is {found}; this calotype writes {FORMAT_VERSION}. Upgrade it.")
-    if table.schema() != DeltaSchema.from_arrow(SCHEMA) or found is None:
-        names = ", ".join(entry.name for entry in table.schema().fields)
-        raise DataError(
-            f"{place}: found a table with the columns {names}; expected the ledger of promotions "
-            f"({', '.join(SCHEMA.names)}). Set CALOTYPE_LEDGER to another place."
-        )
-
-
-def _holds_something_else(folder: Path) -> bool:
-    return folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / "_delta_log").is_dir())
+    found = delta.format_version(place, table, FORMAT_VERSION)
+    if found is None or table.schema() != DeltaSchema.from_arrow(SCHEMA):
+        raise KIND.refusal(place, table)
 
 
 def _unreachable(place: str, error: Exception) -> CalotypeError:
