@@ -10,7 +10,6 @@ rules of params.yaml turn them into a verdict:
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from calotype.data.split_digest import split_digest
+from calotype.releases import canonical
 from calotype.releases.evidence import ClassFigures, Difference, Evidence, weigh
 from calotype.releases.pairing import LoadCheck, Predictions, Rules, describe_changes, pair
 
@@ -56,17 +56,14 @@ class Decision:
 
     def as_json(self) -> dict[str, Any]:
         """The decision as plain values, keys sorted; null where a figure is no number."""
-        plain: dict[str, Any] = json.loads(self._canonical())
+        values = _plain({"format_version": FORMAT_VERSION, **asdict(self)})
+        plain: dict[str, Any] = json.loads(canonical.encoded(values))
         return plain
 
     @property
     def digest(self) -> str:
         """SHA-256 of the decision, evidence included, in hexadecimal."""
-        return hashlib.sha256(self._canonical().encode()).hexdigest()
-
-    def _canonical(self) -> str:
-        values = _plain({"format_version": FORMAT_VERSION, **asdict(self)})
-        return json.dumps(values, sort_keys=True, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        return canonical.digest(self.as_json())
 
 
 def nothing_to_promote(reason: str) -> Decision:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from calotype.errors import CalotypeError, DataError, UsageError
 from calotype.params import Params
 from calotype.project import Project
-from calotype.releases import golden, ledger, projection, versions
+from calotype.releases import canonical, golden, ledger, projection, versions
 from calotype.releases.ledger import Draft, Entry, Verdict, View
 from calotype.releases.versions import CHALLENGER, GOLDEN, Champion, Registry
 
@@ -53,7 +51,7 @@ class Ruling:
     @property
     def digest(self) -> str:
         """SHA-256 of the evidence as canonical JSON."""
-        return hashlib.sha256(canonical(self.evidence)).hexdigest()
+        return canonical.digest(self.evidence)
 
 
 Judge = Callable[[int | None], Ruling | None]
@@ -95,11 +93,6 @@ class Promotion:
         first, *rest = self.ruling.reasons
         where = [f"ledger entry {self.entry.sequence}, by {self.entry.who}"] if self.entry else []
         return "\n".join([f"{self.verdict}: {first}", *(f"  {line}" for line in [*rest, *where])])
-
-
-def canonical(document: Mapping[str, Any]) -> bytes:
-    """JSON with sorted keys and no spaces: equal documents give equal bytes."""
-    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def promote(
@@ -245,7 +238,9 @@ def settle(
         if ruling is None or known is not None:
             return None
         # Before the entry: an entry whose evidence is nowhere would be worth little.
-        registry.log_bytes(str(version.run_id), canonical(ruling.evidence), f"gate/decision-{ruling.digest[:12]}.json")
+        registry.log_bytes(
+            str(version.run_id), canonical.encoded(ruling.evidence), f"gate/decision-{ruling.digest[:12]}.json"
+        )
         goal = number if ruling.verdict in MOVING else view.head
         return Draft(number, goal, ruling.verdict, ruling.given or ruling.reasons[0], ruling.digest)
 
