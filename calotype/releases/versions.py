@@ -101,6 +101,10 @@ class Registry:
             (Path(temporary) / name).write_bytes(data)
             self.client.log_artifact(run_id, str(Path(temporary) / name), folder)
 
+    def holds(self, run_id: str, path: str) -> bool:
+        """Whether a run has this file."""
+        return path in {item.path for item in self.client.list_artifacts(run_id, path.rpartition("/")[0])}
+
     def numbers(self, name: str) -> list[int]:
         """The numbers of all versions, rising."""
         return sorted(int(found.version) for found in self.client.search_model_versions(f"name = '{name}'"))
@@ -209,8 +213,7 @@ def require_run(registry: Registry, version: ModelVersion) -> None:
 @contextmanager
 def artifact(registry: Registry, version: Champion, path: str) -> Iterator[Path | None]:
     """Yield a copy of one file of a version's run, or None where the run holds no such file."""
-    listed = {item.path for item in registry.client.list_artifacts(version.run_id, path.rpartition("/")[0])}
-    if path not in listed:
+    if not registry.holds(version.run_id, path):
         yield None
         return
     folder = registry.project.cache / "models"
