@@ -68,16 +68,20 @@ def twins(rows: pl.DataFrame, *, families: int, others: int) -> Twins:
 def with_status(rows: pl.DataFrame, status: str, *, families: int, others: int) -> tuple[Family, ...]:
     """Gather images of a status (moved, bridge, leak), each with relatives; those in another split come first.
 
-    Relatives are the images that it resembles, those that resemble it, and those of its group in the source.
+    Relatives are the images that it resembles, those that resemble it, those that resemble the same earlier image
+    (which may have left the source), and those of its group in the source.
     """
     # More than are shown: some will turn out to stand in the family of another.
     focus = rows.filter(pl.col("status") == status).sort("image_id").head(3 * families)
     pairs = _pairs(rows)
     resembled = pairs.join(focus.select("image_id"), on="image_id").select("image_id", other="leader")
     resembling = pairs.join(focus.select(leader="image_id"), on="leader").select(image_id="leader", other="image_id")
+    followers = rows.select("image_id", leader="twins").explode("leader").drop_nulls()
+    followed = followers.join(focus.select("image_id"), on="image_id")
+    beside = followed.join(followers.select("leader", other="image_id"), on="leader").select("image_id", "other")
     grouped = focus.drop_nulls("group").select("image_id", "group")
     akin = grouped.join(rows.select("group", other="image_id"), on="group").select("image_id", "other")
-    related = pl.concat([resembled, resembling, akin]).filter(pl.col("image_id") != pl.col("other")).unique()
+    related = pl.concat([resembled, resembling, beside, akin]).filter(pl.col("image_id") != pl.col("other")).unique()
     elsewhere = pl.col("split").ne_missing(pl.col("split_of_other"))
     ordered = (
         related.join(rows.select("image_id", "split"), on="image_id")

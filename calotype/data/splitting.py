@@ -91,6 +91,9 @@ def point(salted: hashlib._Hash, key: str) -> float:
 def find_leaks(manifest: pl.DataFrame, splits: pl.DataFrame) -> pl.DataFrame:
     """Show each image that leaks beside one that it is tied to and that is in another split.
 
+    Only images that are in the dataset now count: `assign` also says ``leak`` of one that is tied to an image which has
+    left, or only by way of others (see `settle_leaks`).
+
     Parameters
     ----------
     manifest
@@ -113,6 +116,20 @@ def find_leaks(manifest: pl.DataFrame, splits: pl.DataFrame) -> pl.DataFrame:
             ties.setdefault(key, {}).setdefault(row["split"], (row["image_id"], row["path"]))
     leaks = [_leak(row, ties) for row in rows.filter(status="leak").sort("path").iter_rows(named=True)]
     return pl.DataFrame([leak for leak in leaks if leak], schema=LEAK_SCHEMA, orient="row")
+
+
+def settle_leaks(splits: pl.DataFrame, leaks: pl.DataFrame) -> pl.DataFrame:
+    """Say ``leak`` of the images that leak now, and ``kept`` of those that stay where they are without leaking.
+
+    Parameters
+    ----------
+    splits
+        What `assign` gave.
+    leaks
+        What `find_leaks` found in it.
+    """
+    is_past = (pl.col("status") == "leak") & ~pl.col("image_id").is_in(leaks["image_id"].implode())
+    return splits.with_columns(pl.when(is_past).then(pl.lit("kept")).otherwise("status").alias("status"))
 
 
 def explain_leaks(leaks: pl.DataFrame, saved: str) -> str:
@@ -200,7 +217,7 @@ def _leak(row: dict[str, Any], ties: dict[str, dict[str, tuple[str, str]]]) -> t
         for split in PROTECTED:
             if split != row["split"] and split in ties.get(key, {}):
                 return (row["image_id"], row["path"], row["split"], *ties[key][split], split, tie)
-    return None  # tied to an image that has left the source
+    return None  # tied to an image that has left the source, or only by way of others
 
 
 def _advice(manifest: pl.DataFrame, params: SplitParams) -> str:

@@ -34,6 +34,7 @@ def run(params: Params, project: Project) -> None:
     manifest = validate("manifest", _read_manifest(project), failures)
     splits = splitting.assign(manifest, params.split, dataset.read_table(project.dataset, dataset.DEPARTED))
     leaks = _list_leaks(project, manifest, splits)
+    splits = splitting.settle_leaks(splits, leaks)
     if leaks.height and params.split.on_leak == "error":
         _refuse_leaks(params, project, manifest, splits, leaks)
     counts = splitting.count(manifest, splits)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from calotype.data.arrivals import HISTORY_SCHEMA, departures
 from calotype.data.grouping import Arrival, Placement, place
-from calotype.data.splitting import assign, explain_leaks, find_leaks
+from calotype.data.splitting import assign, explain_leaks, find_leaks, settle_leaks
 from calotype.params import SplitParams
 
 OnLeak = Literal["error", "move", "keep"]
@@ -94,7 +94,11 @@ def test_nothing_but_what_is_marked_leaks_where_splits_are_binding(images: pl.Da
     for one, other in ties(images):
         apart = splits[one][0] != splits[other][0] and None not in (splits[one][0], splits[other][0])
         assert not apart or {one, other} & leaking
-    assert set(find_leaks(images, assigned)["image_id"]) <= leaking
+    leaks = find_leaks(images, assigned)
+    assert set(leaks["image_id"]) <= leaking
+    settled = settle_leaks(assigned, leaks)
+    assert settled.filter(status="leak")["image_id"].to_list() == sorted(leaks["image_id"])
+    assert settled.drop("status").equals(assigned.drop("status"))
 
 
 @settings(max_examples=40)
@@ -229,6 +233,15 @@ def test_a_test_set_that_comes_later_moves_nothing_that_was_cut_from_train() -> 
     after = outcome([*rows, image("late", "test", drop=2), image("more", "train", drop=2)])
     assert before.items() <= after.items()
     assert after["late"] == ("test", "kept")
+
+
+def test_an_image_whose_counterpart_left_leaks_no_more() -> None:
+    train, test = image("a", "train"), image("b", "test", None, "a")
+    present, departed = frame([*DECLARED, train]), frame([test])
+    splits = assign(present, rules("keep"), departed)
+    leaks = find_leaks(present, splits)
+    assert leaks.is_empty()
+    assert settle_leaks(splits, leaks).filter(image_id="a").select("split", "status").row(0) == ("train", "kept")
 
 
 def test_leaks_are_listed_by_path_with_what_they_are_tied_to() -> None:

@@ -68,6 +68,11 @@ def test_two_leaks_of_one_another_are_shown_once() -> None:
     assert [family.members for family in with_status(table, "leak", families=3, others=3)] == [("a", "b")]
 
 
+def test_a_leak_stands_beside_one_that_resembles_the_same_image_which_left() -> None:
+    table = rows(("a", "cat", "train", "leak", ["gone"], None), ("b", "cat", "test", "kept", ["gone"], None))
+    assert [family.members for family in with_status(table, "leak", families=3, others=3)] == [("a", "b")]
+
+
 def test_a_bridge_stands_beside_all_that_it_joins_though_it_is_in_no_split() -> None:
     table = rows(
         ("a", "cat", "train", "kept", [], None),

@@ -125,6 +125,27 @@ def test_leaks_are_moved_and_counted(project: Project, capsys: pytest.CaptureFix
     assert "split: moved: 10 images, declared elsewhere than where their group lives" in said
 
 
+@pytest.mark.parametrize("on_leak", ["keep", "error"])
+def test_a_leak_is_gone_everywhere_once_its_counterpart_left(
+    project: Project, on_leak: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    params = divided(project)
+    ingest.run(params, project)
+    split.run(leaking(params, "keep"), project)
+    table = project.raw / "table.csv"
+    lines = table.read_text().splitlines(keepends=True)
+    table.write_text("".join(line for line in lines if ",test,g" not in line))
+    ingest.run(params, project)
+    capsys.readouterr()
+    split.run(leaking(params, on_leak), project)
+    assert statuses(project) == {"kept": 50}
+    assert not (project.reports / "leaks.csv").exists()
+    page = (project.reports / "data.html").read_text()
+    assert "Leaks between splits" not in page
+    assert "No image has a near-duplicate or a group mate in another split" in page
+    assert "leaks kept" not in capsys.readouterr().err
+
+
 def test_leaks_are_kept_and_counted(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     params = divided(project)
     ingest.run(params, project)
