@@ -103,7 +103,8 @@ def _watched(changes: Sequence[robustness.Change]) -> Iterable[robustness.Change
 def _write(
     params: Params, project: Project, bundle: Bundle, training: RunRecord, answers: Answers, found: Findings
 ) -> None:
-    digest, reports = bundles.digest(project.bundle), project.reports
+    # That it is the digest of the bundle in place, _check_training has seen.
+    digest, reports = training.bundle_digest, project.reports
     rows = report_files.predictions(answers, bundle.classes, bundle.abstain_below)
     about = {
         "bundle_digest": digest,
@@ -186,7 +187,7 @@ def _facts(project: Project, bundle: Bundle, training: RunRecord, found: Finding
         "Input": f"{image.size}×{image.size} pixels, {'grey' if image.channels == 1 else 'colour'}, {image.resize}",
         "Images": _split_counts(project),
         "Data digest": dataset.digest(project.dataset),
-        "Model digest": bundles.digest(project.bundle),
+        "Model digest": training.bundle_digest,
         "Trained": _when(training),
         "Device": environment.get("device"),
         "Git commit": f"{commit}{changed}" if commit else None,
