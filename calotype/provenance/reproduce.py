@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +23,9 @@ from calotype.params import Params
 from calotype.project import Project
 from calotype.provenance import git_state, packages
 from calotype.provenance.worktree import Worktree, worktree
-from calotype.releases.runs import KnownRun, Store, Version
+from calotype.releases.runs import KnownRun, Store, Version, parse_version
 from calotype.releases.versions import BUNDLE_DIGEST
 
-VERSION = re.compile(r"(?:(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)/)?(?P<number>[0-9]{1,9})")
 DATA = ["data/dataset", "data/splits.parquet"]
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 
@@ -105,11 +103,11 @@ def reproduce(project: Project, params: Params, which: str) -> Verdict:
     CalotypeError, DataError
         If something that the training was made of is gone: the run, the commit, its diff, or its data.
     """
-    match = VERSION.fullmatch(which)
-    if match is None:
+    named = parse_version(which, params.name)
+    if named is None:
         raise UsageError(f"{which}: found no version; expected a number such as 3, or a name and a number: digits/3.")
     store = Store(project)
-    version = store.version(match["name"] or params.name, int(match["number"]))
+    version = store.version(*named)
     try:
         recipe = read_recipe(project, store, version)
         _tell(recipe)

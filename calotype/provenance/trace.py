@@ -17,9 +17,8 @@ from calotype.params import Params
 from calotype.predictions import prediction_table
 from calotype.project import Project
 from calotype.provenance.chain import Chain, Follower
-from calotype.releases.runs import Store
+from calotype.releases.runs import Store, parse_version
 
-VERSION = re.compile(r"(?:(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)/)?(?P<number>[0-9]{1,9})")
 RUN = re.compile(r"[0-9a-f]{32}")
 
 Kind = Literal["prediction", "batch", "image", "version", "run"]
@@ -115,8 +114,8 @@ def trace(project: Project, params: Params, what: str, path: str | None = None, 
         return _of_row(project, what, path, images)
     if Path(what).is_file():
         return _of_image(project, Path(what), images)
-    if match := VERSION.fullmatch(what):
-        return _of_version(project, match["name"] or params.name, int(match["number"]), images)
+    if version := parse_version(what, params.name):
+        return _of_version(project, *version, images)
     if RUN.fullmatch(what):
         return _of_run(project, what, images)
     return _of_batch(project, what, images)

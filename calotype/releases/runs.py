@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +20,8 @@ from calotype import tracking
 from calotype.errors import UsageError
 from calotype.project import Project
 from calotype.releases import versions
+
+VERSION = re.compile(r"(?:(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)/)?(?P<number>[0-9]{1,9})")
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,12 @@ class Store:
                 token = page.token
                 if not token:
                     return sorted(found, key=lambda one: one.version)
+
+
+def parse_version(what: str, model: str) -> tuple[str, int] | None:
+    """Name and number of ``digits/3``, or of ``3``, which means a version of ``model``; None if it is neither."""
+    match = VERSION.fullmatch(what)
+    return (match["name"] or model, int(match["number"])) if match else None
 
 
 def _version(found: ModelVersion) -> Version:
