@@ -14,7 +14,7 @@ from calotype.evaluation import scoring
 from calotype.learning import bundle as bundles
 from calotype.params import Params
 from calotype.releases import gate, golden, versions
-from calotype.releases.versions import SPLIT_DIGEST, SPLITS, Champion, Registry
+from calotype.releases.versions import SPLITS, Champion, Registry
 
 
 @dataclass
@@ -91,7 +91,6 @@ class Challenge:
         bundle = bundles.load(version.bundle_folder)
         ids = self.test["image_id"].to_list()
         answers = scoring.classify(self.params, self.registry.project, bundle, ids, prefix="promote")
-        tags = self.registry.client.get_model_version(version.name, str(version.version)).tags
         return gate.Predictions(
             model=version.title,
             split_digest=self.split_digest,
@@ -99,7 +98,7 @@ class Challenge:
             classes=bundle.classes,
             probabilities=answers,
             seen=self._seen(version),
-            evaluated_on=tags.get(SPLIT_DIGEST),
+            evaluated_on=version.split_digest,
         )
 
     def _seen(self, version: Champion) -> np.ndarray:

@@ -34,13 +34,14 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class Champion:
-    """A version with its bundle on this machine."""
+    """A version with its bundle on this machine; ``split_digest`` tells on which test split it was evaluated."""
 
     name: str
     version: int
     run_id: str
     bundle_digest: str
     bundle_folder: Path
+    split_digest: str | None
 
     @property
     def title(self) -> str:
@@ -186,7 +187,8 @@ def local(registry: Registry, version: ModelVersion) -> Champion:
     with one_at_a_time(registry.project, "models"):
         if not _is_sound(folder, digest):
             _download(registry, version, digest, folder)
-    return Champion(version.name, int(version.version), version.run_id, digest, folder)
+    split = version.tags.get(SPLIT_DIGEST)
+    return Champion(version.name, int(version.version), version.run_id, digest, folder, split)
 
 
 def require_run(registry: Registry, version: ModelVersion) -> None:
