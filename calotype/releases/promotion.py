@@ -54,8 +54,8 @@ class Ruling:
         return canonical.digest(self.evidence)
 
 
-Judge = Callable[[int | None], Ruling | None]
-"""A ruling against the champion of that version, or against none; None: there is nothing to rule."""
+Judge = Callable[[int | None], Ruling | str]
+"""A ruling against the champion of that version, or against none; or in words why there is nothing to rule."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ def rollback(
             raise UsageError(f"{params.name} has no champion to roll back from. Run `calotype promote`.")
         target = to if to is not None else _before(standing.view)
         if target == head and standing.champion is not None:
-            return _nothing(params.name, target, f"{params.name} version {target} is the champion already", "roll back")
+            return _nothing(params.name, target, _already("roll back", params.name, target))
         found = versions.require(registry, params.name, target)
         _check_was_champion(standing.view, target)
         versions.require_run(registry, found)
@@ -228,14 +228,16 @@ def settle(
         By whom; None is `ledger.author`.
     """
     version = versions.require(registry, name, number)
-    ruling: Ruling | None = None
+    ruling: Ruling | str = ""
     known: Entry | None = None
 
     def propose(view: View) -> Draft | None:
         nonlocal ruling, known
         ruling = judge(view.head)
-        known = _recorded(view, number, ruling) if ruling else None
-        if ruling is None or known is not None:
+        if isinstance(ruling, str):
+            return None
+        known = _recorded(view, number, ruling)
+        if known is not None:
             return None
         # Before the entry: an entry whose evidence is nowhere would be worth little.
         registry.log_bytes(
@@ -245,8 +247,9 @@ def settle(
         return Draft(number, goal, ruling.verdict, ruling.given or ruling.reasons[0], ruling.digest)
 
     entry = ledger.commit(registry.project.ledger, name, who or ledger.author(), propose) or known
-    if ruling is None or entry is None:
-        return _nothing(name, number, f"{name} version {number} is the champion already", "roll back")
+    if isinstance(ruling, str):
+        return _nothing(name, number, ruling)
+    assert entry is not None
     _publish(registry, name, entry)
     return Promotion(name, number, ruling, entry)
 
@@ -312,9 +315,9 @@ def _by_force(challenge: Challenge, reason: str) -> Judge:
 def _by_hand_back(name: str, target: int, seen: int, named: bool, answer: golden.Answer) -> Judge:
     """Return the title to a version; one that was not named is only right for the champion that was seen."""
 
-    def judge(head: int | None) -> Ruling | None:
+    def judge(head: int | None) -> Ruling | str:
         if head == target:
-            return None
+            return _already("roll back", name, target)
         if head != seen and not named:
             raise CalotypeError(
                 f"{name}: the champion changed meanwhile, from version {seen} to {head}. Nothing was changed; run "
@@ -360,13 +363,19 @@ def _check_was_champion(view: View, target: int) -> None:
         )
 
 
-def _nothing(name: str, number: int | None, reason: str, to: str = "promote") -> Promotion:
-    return Promotion(name, number, Ruling("hold", (f"there is nothing to {to}: {reason}",)))
+def _nothing(name: str, number: int | None, reason: str) -> Promotion:
+    return Promotion(name, number, Ruling("hold", (reason,)))
+
+
+def _already(act: str, name: str, champion: int) -> str:
+    return f"there is nothing to {act}: {name} version {champion} is the champion already"
 
 
 def _no_challenger(params: Params, champion: int | None) -> str:
     stays = f"; version {champion} stays the champion" if champion is not None else ""
-    return f"no version of {params.name!r} is the challenger{stays}. Run `calotype register`."
+    return (
+        f"there is nothing to promote: no version of {params.name!r} is the challenger{stays}. Run `calotype register`."
+    )
 
 
 def _champion_already(registry: Registry, params: Params, number: int) -> Promotion:
@@ -374,4 +383,4 @@ def _champion_already(registry: Registry, params: Params, number: int) -> Promot
     entry = ledger.read(registry.project.ledger, params.name).title
     if entry is not None:
         _publish(registry, params.name, entry)
-    return _nothing(params.name, number, f"{params.name} version {number} is the champion already")
+    return _nothing(params.name, number, _already("promote", params.name, number))
