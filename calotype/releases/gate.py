@@ -28,7 +28,6 @@ __all__ = [
     "Predictions",
     "Rules",
     "decide",
-    "nothing_to_promote",
     "split_digest",
 ]
 
@@ -64,11 +63,6 @@ class Decision:
     def digest(self) -> str:
         """SHA-256 of the decision, evidence included, in hexadecimal."""
         return canonical.digest(self.as_json())
-
-
-def nothing_to_promote(reason: str) -> Decision:
-    """Hold, for want of a challenger."""
-    return Decision("hold", (f"there is nothing to promote: {reason}",))
 
 
 def decide(

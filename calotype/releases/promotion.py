@@ -89,10 +89,12 @@ class Promotion:
         return self.entry is not None and self.entry.moves
 
     def summary(self) -> str:
-        """Verdict and reasons, a line each, and the number of the ledger's entry."""
+        """Verdict and reasons, a line each, and the ledger's entry; only the reason where nothing was decided."""
         first, *rest = self.ruling.reasons
-        where = [f"ledger entry {self.entry.sequence}, by {self.entry.who}"] if self.entry else []
-        return "\n".join([f"{self.verdict}: {first}", *(f"  {line}" for line in [*rest, *where])])
+        if self.entry is None:
+            return first
+        where = f"ledger entry {self.entry.sequence}, by {self.entry.who}"
+        return "\n".join([f"{self.verdict}: {first}", *(f"  {line}" for line in [*rest, where])])
 
 
 def promote(
@@ -368,14 +370,13 @@ def _nothing(name: str, number: int | None, reason: str) -> Promotion:
 
 
 def _already(act: str, name: str, champion: int) -> str:
-    return f"there is nothing to {act}: {name} version {champion} is the champion already"
+    return f"nothing to {act}: {name} version {champion} is the champion already"
 
 
 def _no_challenger(params: Params, champion: int | None) -> str:
-    stays = f"; version {champion} stays the champion" if champion is not None else ""
-    return (
-        f"there is nothing to promote: no version of {params.name!r} is the challenger{stays}. Run `calotype register`."
-    )
+    if champion is not None:
+        return f"{_already('promote', params.name, champion)}, and no other is the challenger"
+    return f"nothing to promote: no version of {params.name!r} is the challenger. Run `calotype register`."
 
 
 def _champion_already(registry: Registry, params: Params, number: int) -> Promotion:

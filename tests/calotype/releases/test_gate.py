@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from calotype.errors import DataError
 from calotype.params import PromoteParams
 from calotype.releases import gate
-from calotype.releases.gate import Decision, LoadCheck, Predictions, Rules, decide, nothing_to_promote
+from calotype.releases.gate import Decision, LoadCheck, Predictions, Rules, decide
 
 RULES = Rules(
     "accuracy", min_margin=0.0, floor=0.5, recall_tolerance=0.05, calibration_tolerance=0.3, class_changes="refuse"
@@ -391,13 +391,6 @@ def test_the_record_is_canonical_json_with_every_figure_and_a_digest() -> None:
     again = decide(predictions(truth, {"bag": 30}), champion(truth, {"bag": 90}), RULES, SOUND)
     other = decide(predictions(truth, {"bag": 31}), champion(truth, {"bag": 90}), RULES, SOUND)
     assert decision.digest == again.digest != other.digest
-    assert len(decision.digest) == 64
-
-
-def test_for_want_of_a_challenger_the_gate_holds() -> None:
-    decision = nothing_to_promote("no challenger")
-    assert (decision.verdict, decision.as_json()["evidence"]) == ("hold", None)
-    assert decision.summary() == "hold: there is nothing to promote: no challenger"
     assert len(decision.digest) == 64
 
 

@@ -9,7 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from calotype.cli import app
 from calotype.errors import CalotypeError, UsageError
 from calotype.params import Params
 from calotype.project import Project
@@ -131,7 +133,7 @@ def test_a_task_tried_again_after_the_entry_finds_the_champion_and_finishes_what
         registry.project.ledger, named.name, "ann", lambda _: Draft(number, number, "promote", "better", "e" * 64)
     )
     done = promotion.promote(registry.project, named)
-    assert done.summary() == f"hold: there is nothing to promote: {named.name} version 1 is the champion already"
+    assert done.summary() == f"nothing to promote: {named.name} version 1 is the champion already"
     assert registry.alias(named.name, CHAMPION) == number
     assert promotion.promote(registry.project, named, number).entry is None
     assert registry.alias(named.name, CHALLENGER) is None
@@ -141,9 +143,29 @@ def test_a_task_tried_again_after_the_entry_finds_the_champion_and_finishes_what
 
 def test_without_a_challenger_there_is_nothing_to_promote(registry: Registry, named: Params) -> None:
     assert promotion.promote(registry.project, named).summary() == (
-        f"hold: there is nothing to promote: no version of '{named.name}' is the challenger. Run `calotype register`."
+        f"nothing to promote: no version of '{named.name}' is the challenger. Run `calotype register`."
     )
     assert entries(registry, named.name) == ()
+
+
+def test_nothing_to_promote_is_no_failure_of_the_command(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry.project.dvc_yaml.touch()
+    monkeypatch.chdir(registry.project.root)
+    done = CliRunner().invoke(app, ["promote"])
+    assert done.exit_code == 0
+    assert done.output == "nothing to promote: no version of 'digits' is the challenger. Run `calotype register`.\n"
+
+
+def test_promoting_the_champion_again_says_in_one_line_that_there_is_nothing_to_do(
+    registry: Registry, named: Params, make_version: Make
+) -> None:
+    number = make_version(named.name)
+    registry.set_alias(named.name, CHALLENGER, number)
+    settle(registry, named.name, number, BETTER)
+    already = f"nothing to promote: {named.name} version 1 is the champion already"
+    assert promotion.promote(registry.project, named).summary() == f"{already}, and no other is the challenger"
+    assert promotion.promote(registry.project, named, number).summary() == already
+    assert len(entries(registry, named.name)) == 1
 
 
 def test_an_unknown_version_is_refused_with_those_that_there_are(
@@ -195,7 +217,7 @@ def test_the_first_champion_has_none_before_it(registry: Registry, named: Params
     with pytest.raises(UsageError, match=r"no champion before version 1 is in the ledger\. Name a version by `--to`\."):
         promotion.rollback(registry.project, named)
     done = promotion.rollback(registry.project, named, 1)
-    assert done.summary() == f"hold: there is nothing to roll back: {named.name} version 1 is the champion already"
+    assert done.summary() == f"nothing to roll back: {named.name} version 1 is the champion already"
     assert len(entries(registry, named.name)) == 1
 
 
