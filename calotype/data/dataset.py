@@ -7,6 +7,7 @@
     ├── manifest.parquet            one row for each image, sorted by image_id
     ├── rejects.parquet             path, code, reason of what was set aside
     ├── departed.parquet            images that left, as far as a group's split hangs on them
+    ├── crossings.parquet           files of images that the source declares for several splits
     ├── corrections.parquet         labels that `ingest.corrections` changed
     └── digests.json                SHA-256 of each of these; the last to be written
 """
@@ -36,6 +37,7 @@ FORMAT_VERSION = 2
 MANIFEST = "manifest.parquet"
 REJECTS = "rejects.parquet"
 CORRECTIONS = "corrections.parquet"
+CROSSINGS = "crossings.parquet"
 DEPARTED = "departed.parquet"
 DIGESTS = "digests.json"
 

@@ -32,6 +32,8 @@ LEAK_SCHEMA = {
     "tie": pl.String,
 }
 SHOWN = 10
+FEW = 3
+"""How many pairs a single line names."""
 _COLUMNS = ("image_id", "drop", "declared_split", "group", "twins")
 _SALTS_TRIED = 200
 _HASHES_TRIED = 2_000_000
@@ -118,6 +120,32 @@ def find_leaks(manifest: pl.DataFrame, splits: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame([leak for leak in leaks if leak], schema=LEAK_SCHEMA, orient="row")
 
 
+def find_copies(manifest: pl.DataFrame, crossings: pl.DataFrame) -> pl.DataFrame:
+    """Show each file that the source declares for another split than a file of identical bytes, beside the one kept.
+
+    Parameters
+    ----------
+    manifest
+        Columns image_id, path, declared_split: of the files that were kept.
+    crossings
+        image_id, path, declared_split: every file of the images that are declared for several splits.
+
+    Returns
+    -------
+    polars.DataFrame
+        As `find_leaks` gives it, the tie being ``identical bytes``; sorted by path.
+    """
+    kept = manifest.select("image_id", other_path="path", other_split="declared_split")
+    return (
+        crossings.rename({"declared_split": "split"})
+        .join(kept, on="image_id")
+        .filter(pl.col("split") != pl.col("other_split"))
+        .with_columns(other_image_id="image_id", tie=pl.lit("identical bytes"))
+        .select(list(LEAK_SCHEMA))
+        .sort("path")
+    )
+
+
 def settle_leaks(splits: pl.DataFrame, leaks: pl.DataFrame) -> pl.DataFrame:
     """Say ``leak`` of the images that leak now, and ``kept`` of those that stay where they are without leaking.
 
@@ -130,6 +158,22 @@ def settle_leaks(splits: pl.DataFrame, leaks: pl.DataFrame) -> pl.DataFrame:
     """
     is_past = (pl.col("status") == "leak") & ~pl.col("image_id").is_in(leaks["image_id"].implode())
     return splits.with_columns(pl.when(is_past).then(pl.lit("kept")).otherwise("status").alias("status"))
+
+
+def explain_copies(copies: pl.DataFrame, saved: str) -> str:
+    """Say which files of identical bytes are declared for different splits."""
+    pairs = [
+        f"{row['path']} ({row['split']}) = {row['other_path']} ({row['other_split']})"
+        for row in copies.head(FEW).iter_rows(named=True)
+    ]
+    more = [f"… and {copies.height - FEW:,} more"] if copies.height > FEW else []
+    images = copies["image_id"].n_unique()
+    return (
+        f"split: {'1 image is' if images == 1 else f'{images:,} images are'} declared for different splits by files of "
+        f"identical bytes: {'; '.join([*pairs, *more])}. All are in {saved}. Remove the copies, or set `split.on_leak` "
+        "to move or keep (both keep one file of each image, that of test before val before train), then run "
+        "`dvc repro`."
+    )
 
 
 def explain_leaks(leaks: pl.DataFrame, saved: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import polars as pl
 
 from calotype import pages
-from calotype.data import dataset, relatives
+from calotype.data import dataset, relatives, splitting
 from calotype.data.decode import REJECTIONS
 from calotype.data.relatives import Family, Twins
 from calotype.files import write_text
@@ -28,12 +28,14 @@ MOST_FAMILIES = 12
 MOST_TWIN_FAMILIES = 18
 MOST_OTHERS = 4
 MOST_CORRECTIONS = 200
+MOST_COPIES = 200
 MOST_EXAMPLES = 5
 MOST_BARS = 8
 SAMPLES = 240
 """Pictures of all strips together: twelve of each class where there are few, four where there are many."""
 SIDE = 128
 MOST_PICTURE_CHARACTERS = 2_000_000
+CROSSINGS_SCHEMA = {"image_id": pl.String, "path": pl.String, "declared_split": pl.String}
 CORRECTIONS_SCHEMA = {"image_id": pl.String, "path": pl.String, "from": pl.String, "to": pl.String}
 
 MODES = {
@@ -133,6 +135,9 @@ class DataPage:
     rejected: tuple[Rejected, ...]
     corrections: tuple[dict[str, str], ...]
     correction_count: int
+    copies: tuple[dict[str, str], ...]
+    copy_count: int
+    is_refusing: bool
     strips: tuple[Strip, ...]
     without_picture: int
 
@@ -143,7 +148,7 @@ def write(project: Project, params: Params, manifest: pl.DataFrame, splits: pl.D
     Parameters
     ----------
     project
-        Whose data/dataset holds the images, the rejects and the corrections.
+        Whose data/dataset holds the images, the rejects, the corrections and the crossings.
     params
         For the name, the pixel cap and the rule for leaks.
     manifest
@@ -153,7 +158,8 @@ def write(project: Project, params: Params, manifest: pl.DataFrame, splits: pl.D
     """
     rejects = _table(project.dataset / dataset.REJECTS, {"path": pl.String, "code": pl.String, "reason": pl.String})
     corrections = _table(project.dataset / "corrections.parquet", CORRECTIONS_SCHEMA)
-    page = build(project, params, manifest, splits, rejects, corrections)
+    crossings = _table(project.dataset / dataset.CROSSINGS, CROSSINGS_SCHEMA)
+    page = build(project, params, manifest, splits, rejects, corrections, crossings)
     write_text(project.reports / "data.html", pages.render("data.html.j2", page=page))
 
 
@@ -164,6 +170,7 @@ def build(
     splits: pl.DataFrame,
     rejects: pl.DataFrame,
     corrections: pl.DataFrame,
+    crossings: pl.DataFrame,
 ) -> DataPage:
     """Gather what the page shows; pictures are read from data/dataset."""
     rows = manifest.join(splits.select("image_id", "split", "status"), on="image_id", how="left")
@@ -171,6 +178,7 @@ def build(
     families = {
         status: relatives.with_status(rows, status, families=MOST_FAMILIES, others=MOST_OTHERS) for status in _EXPLAINED
     }
+    copies = splitting.find_copies(manifest, crossings)
     twins = relatives.twins(rows, families=MOST_TWIN_FAMILIES, others=MOST_OTHERS)
     samples = _samples(rows, classes)
     wanted = _wanted([*families.values(), twins.families], samples)
@@ -201,6 +209,9 @@ def build(
         rejected=tuple(_rejected(rejects)),
         corrections=tuple(corrections.head(MOST_CORRECTIONS).iter_rows(named=True)),
         correction_count=corrections.height,
+        copies=tuple(copies.head(MOST_COPIES).iter_rows(named=True)),
+        copy_count=copies.height,
+        is_refusing=params.split.on_leak == "error",
         strips=tuple(_strips(samples, facts, drawn)),
         without_picture=len(wanted) - len(drawn),
     )

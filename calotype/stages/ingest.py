@@ -93,10 +93,12 @@ def run(params: Params, project: Project) -> None:
         pictures = arrivals.pictures_of(manifest, locate, max_megapixels=cap)
         manifest = arrivals.decide_twins(manifest, intake.sketches_of, pictures)
         changed = corrections.applied(kept)
-        _stage_tables(project, staging, manifest, changed, intake, stored)
+        crossings = curation.in_two_splits(intake.entries)
+        _stage_tables(project, staging, manifest, changed, crossings, intake, stored)
         _require_unchanged_source(params, project)
     finish_interrupted(project.dataset)
     _report(intake, source, manifest, stored)
+    _report_crossings(crossings)
     _report_changes(manifest, changed, params)
 
 
@@ -176,7 +178,6 @@ def _judge(intake: Intake, source: Source, stored: Stored, params: Params, proje
         problems.append(curation.explain_rejects(rejects, files, params.ingest, saved))
     if problems:
         raise DataError("\n".join(problems))
-    _report_crossings(curation.in_two_splits(entries))
     return kept
 
 
@@ -230,6 +231,7 @@ def _stage_tables(
     staging: Path,
     manifest: pl.DataFrame,
     changed: pl.DataFrame,
+    crossings: pl.DataFrame,
     intake: Intake,
     stored: Stored,
 ) -> None:
@@ -238,6 +240,7 @@ def _stage_tables(
         dataset.MANIFEST: schemas.validate("manifest", manifest, failures),
         dataset.REJECTS: schemas.validate("rejects", intake.rejects, failures),
         dataset.CORRECTIONS: changed,
+        dataset.CROSSINGS: crossings,
         dataset.DEPARTED: arrivals.departures(manifest, stored.history),
     }
     for name, table in tables.items():

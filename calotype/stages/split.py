@@ -27,16 +27,17 @@ def run(params: Params, project: Project) -> None:
     Raises
     ------
     DataError
-        If there is no whole dataset, if declared splits leak and `split.on_leak` says error, or if a class is missing
-        from a split.
+        If there is no whole dataset, if declared splits leak or share files and `split.on_leak` says error, or if a
+        class is missing from a split.
     """
     failures = project.reports / "schema_failures.parquet"
     manifest = validate("manifest", _read_manifest(project), failures)
     splits = splitting.assign(manifest, params.split, dataset.read_table(project.dataset, dataset.DEPARTED))
-    leaks = _list_leaks(project, manifest, splits)
+    leaks = splitting.find_leaks(manifest, splits)
     splits = splitting.settle_leaks(splits, leaks)
-    if leaks.height and params.split.on_leak == "error":
+    if params.split.on_leak == "error":
         _refuse_leaks(params, project, manifest, splits, leaks)
+    _save_leaks(project, leaks)
     counts = splitting.count(manifest, splits)
     splitting.require_every_class(counts, manifest, params.split)
     write_table(validate("splits", splits, failures), project.splits)
@@ -64,28 +65,34 @@ def notes_on(splits: pl.DataFrame) -> list[str]:
 
 def _read_manifest(project: Project) -> pl.DataFrame:
     manifest = dataset.read_manifest(project.dataset)
-    if "twins" not in manifest:
+    if "twins" not in manifest or dataset.CROSSINGS not in dataset.read_digests(project.dataset):
         raise DataError(f"{project.dataset}: a dataset of an older form. Run `dvc repro ingest`, which brings it up.")
     return manifest
 
 
-def _list_leaks(project: Project, manifest: pl.DataFrame, splits: pl.DataFrame) -> pl.DataFrame:
-    """Every leak that is there now, in a table as well; no table where nothing leaks."""
-    leaks = splitting.find_leaks(manifest, splits)
+def _save_leaks(project: Project, leaks: pl.DataFrame) -> None:
+    """Write every leak that is there now into a table; no table where nothing leaks."""
     if leaks.is_empty():
         _leaks_table(project).unlink(missing_ok=True)
-        return leaks
+        return
     with replacing(_leaks_table(project)) as temporary:
         leaks.write_csv(temporary)
-    return leaks
 
 
 def _refuse_leaks(
     params: Params, project: Project, manifest: pl.DataFrame, splits: pl.DataFrame, leaks: pl.DataFrame
 ) -> None:
+    """Refuse what leaks, and what would if files of identical bytes were not one image."""
+    copies = splitting.find_copies(manifest, dataset.read_table(project.dataset, dataset.CROSSINGS))
+    if leaks.is_empty() and copies.is_empty():
+        return
+    _save_leaks(project, pl.concat([leaks, copies]))
     data_page.write(project, params, manifest, splits)
     page = project.relative(project.reports / "data.html")
-    raise DataError(splitting.explain_leaks(leaks, f"{project.relative(_leaks_table(project))} and shown in {page}"))
+    saved = f"{project.relative(_leaks_table(project))} and shown in {page}"
+    problems = [splitting.explain_copies(copies, saved)] if copies.height else []
+    problems += [splitting.explain_leaks(leaks, saved)] if leaks.height else []
+    raise DataError("\n".join(problems))
 
 
 def _leaks_table(project: Project) -> Path:

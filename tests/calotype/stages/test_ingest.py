@@ -66,6 +66,7 @@ def test_each_image_becomes_a_row(project: Project) -> None:
         "manifest.parquet",
         "rejects.parquet",
         "corrections.parquet",
+        "crossings.parquet",
         "departed.parquet",
         "digests.json",
     }
@@ -204,6 +205,13 @@ def test_an_image_in_two_declared_splits_stays_in_test_and_is_named(
     said = capsys.readouterr().err
     assert "2 images in several declared splits" in said
     assert "test/a/1.pgm = train/a/leak.pgm" in said
+    crossings = dataset.read_table(project.dataset, dataset.CROSSINGS).select("path", "declared_split")
+    assert sorted(crossings.rows()) == [
+        ("test/a/1.pgm", "test"),
+        ("train/a/leak.pgm", "train"),
+        ("train/b/leak.pgm", "train"),
+        ("val/b/1.pgm", "val"),
+    ]
 
 
 def hash_of(split: str, label: str, number: int) -> int:

@@ -200,7 +200,7 @@ def make_version_1(project: Project) -> None:
     folder = project.dataset
     manifest = dataset.read_manifest(folder).drop(LATER)
     write_table(manifest, folder / dataset.MANIFEST)
-    for name in (dataset.CORRECTIONS, dataset.DEPARTED):
+    for name in (dataset.CORRECTIONS, dataset.CROSSINGS, dataset.DEPARTED):
         (folder / name).unlink()
     digests = {path.name: sha256_of(path) for path in folder.iterdir() if path.name != dataset.DIGESTS}
     content = read_json(folder / dataset.DIGESTS)

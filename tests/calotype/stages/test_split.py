@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import polars as pl
 import pytest
 
@@ -123,6 +125,71 @@ def test_leaks_are_moved_and_counted(project: Project, capsys: pytest.CaptureFix
     said = capsys.readouterr().err
     assert "split: grouped: 20 images in 10 groups" in said
     assert "split: moved: 10 images, declared elsewhere than where their group lives" in said
+
+
+def copied(project: Project) -> Params:
+    """A source that declares splits: one test image lies in train too, and one val image twice."""
+    root = project.raw / "copied"
+    for label in ("0", "1"):
+        for number, path in enumerate(sorted((project.raw / "digits" / label).iterdir())):
+            target = root / ("train", "val", "test")[number % 3] / label / path.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+    shutil.copy(root / "test/0/0002.pgm", root / "train/0/again.pgm")
+    for name in ("one", "two"):
+        shutil.copy(root / "val/1/0001.pgm", root / f"train/1/{name}.pgm")
+    params = parameters.load(project.params)
+    return params.model_copy(
+        update={"ingest": params.ingest.model_copy(update={"source": "data/raw/copied", "min_per_class": 1})}
+    )
+
+
+def test_identical_files_in_different_declared_splits_are_refused_where_leaks_are_an_error(project: Project) -> None:
+    params = copied(project)
+    ingest.run(params, project)
+    with pytest.raises(DataError) as caught:
+        split.run(leaking(params, "error"), project)
+    assert str(caught.value) == (
+        "split: 2 images are declared for different splits by files of identical bytes: train/0/again.pgm (train) = "
+        "test/0/0002.pgm (test); train/1/one.pgm (train) = val/1/0001.pgm (val); train/1/two.pgm (train) = "
+        "val/1/0001.pgm (val). All are in reports/leaks.csv and shown in reports/data.html. Remove the copies, or set "
+        "`split.on_leak` to move or keep (both keep one file of each image, that of test before val before train), "
+        "then run `dvc repro`."
+    )
+    leaks = pl.read_csv(project.reports / "leaks.csv")
+    assert leaks.select("path", "other_path", "tie").row(0) == (
+        "train/0/again.pgm",
+        "test/0/0002.pgm",
+        "identical bytes",
+    )
+    page = (project.reports / "data.html").read_text()
+    assert "3 files that split.on_leak: error refuses" in page
+    assert not project.splits.exists()
+
+
+@pytest.mark.parametrize("on_leak", ["move", "keep"])
+def test_identical_files_in_different_declared_splits_are_one_image_and_shown(project: Project, on_leak: str) -> None:
+    params = copied(project)
+    ingest.run(params, project)
+    split.run(leaking(params, on_leak), project)
+    both = read_manifest(project.dataset).join(read_splits(project.splits), on="image_id")
+    assert both.height == 60
+    assert both["split"].equals(both["declared_split"].rename("split"))
+    assert not (project.reports / "leaks.csv").exists()
+    page = (project.reports / "data.html").read_text()
+    assert "3 files set aside, the image is kept once" in page
+    assert "<td>train/0/again.pgm</td><td>train</td><td>test/0/0002.pgm</td><td>test</td>" in page
+    assert "No image has a near-duplicate or a group mate in another split" in page
+
+
+def test_once_the_copies_are_removed_nothing_is_refused(project: Project) -> None:
+    params = copied(project)
+    ingest.run(params, project)
+    for path in ("0/again", "1/one", "1/two"):
+        (project.raw / "copied" / "train" / f"{path}.pgm").unlink()
+    ingest.run(params, project)
+    split.run(leaking(params, "error"), project)
+    assert statuses(project) == {"kept": 60}
 
 
 @pytest.mark.parametrize("on_leak", ["keep", "error"])
