@@ -68,6 +68,14 @@ def reconcile(registry: Registry, params: Params, *, prefix: str) -> Standing:
     UsageError
         If another ledger governs the model.
     """
+    standing = agree(registry, params, prefix=prefix)
+    if standing.problem:
+        say(prefix, standing.problem)
+    return standing
+
+
+def agree(registry: Registry, params: Params, *, prefix: str) -> Standing:
+    """As `reconcile`, but a problem is left to the caller: to raise it, or to mend it."""
     name = params.name
     model = registry.model(name)
     tags: dict[str, str] = dict(model.tags) if model else {}
@@ -76,9 +84,7 @@ def reconcile(registry: Registry, params: Params, *, prefix: str) -> Standing:
     view = ledger.read(registry.project.ledger, name)
     _check_governor(tags.get(LEDGER), view, registry, name)
     if view.head is not None and registry.version(name, view.head) is None:
-        problem = _gone(registry, name, view.head)
-        say(prefix, problem)
-        return Standing(view, None, problem)
+        return Standing(view, None, _gone(registry, name, view.head))
     title = view.title
     if alias == view.head and (title is None or tags.get(SEQUENCE) == str(title.sequence)):
         return Standing(view, view.head)
@@ -148,7 +154,6 @@ def _unrecorded(registry: Registry, params: Params, view: View, alias: int | Non
         f"{name} version {alias} has the alias {CHAMPION} and no promotion in the ledger. Record it by `calotype "
         f"promote {alias} --force --reason …`, or set `moved_alias: adopt` in params.yaml."
     )
-    say(prefix, problem)
     return Standing(view, None, problem)
 
 

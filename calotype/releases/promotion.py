@@ -135,10 +135,10 @@ def promote(
     if force and not reason.strip():
         raise UsageError('promote --force: found no reason; expected one. Add `--reason "…"`: the ledger keeps it.')
     with versions.connected(project) as registry:
-        standing = projection.reconcile(registry, params, prefix="promote")
-        if not force:
-            standing.require()
+        standing = projection.agree(registry, params, prefix="promote")
         number = version if version is not None else registry.alias(params.name, CHALLENGER)
+        if number is None or not force:
+            standing.require()
         if number is None:
             return _nothing(params.name, None, _no_challenger(params, standing.champion))
         if number == standing.champion:
@@ -184,12 +184,12 @@ def rollback(
     with ExitStack() as stack:
         process = fresh or stack.enter_context(golden.fresh_process())
         registry = stack.enter_context(versions.connected(project))
-        standing = projection.reconcile(registry, params, prefix="rollback")
+        standing = projection.agree(registry, params, prefix="rollback")
         head = standing.view.head
-        if head is None:
-            standing.require()
-            raise UsageError(f"{params.name} has no champion to roll back from. Run `calotype promote`.")
         target = to if to is not None else _before(standing.view)
+        if head is None or target is None:
+            standing.require()
+            raise UsageError(_no_way_back(params, head))
         if target == head and standing.champion is not None:
             return _nothing(params.name, target, _already("roll back", params.name, target))
         found = versions.require(registry, params.name, target)
@@ -339,8 +339,8 @@ def _load_check(registry: Registry, params: Params, version: Champion, process: 
         return golden.receive(process)
 
 
-def _before(view: View) -> int:
-    """The champion before the present one; versions that were rolled back from are passed over."""
+def _before(view: View) -> int | None:
+    """The champion before the present one, if there is one; versions that were rolled back from are passed over."""
     line: list[int] = []
     for entry in view.entries:
         if not entry.moves or entry.to_version is None:
@@ -348,11 +348,13 @@ def _before(view: View) -> int:
         if entry.verdict == "rollback" and entry.to_version in line:
             del line[line.index(entry.to_version) :]
         line.append(entry.to_version)
-    if len(line) < 2:
-        raise UsageError(
-            f"{view.model}: no champion before version {view.head} is in the ledger. Name a version by `--to`."
-        )
-    return line[-2]
+    return line[-2] if len(line) > 1 else None
+
+
+def _no_way_back(params: Params, head: int | None) -> str:
+    if head is None:
+        return f"{params.name} has no champion to roll back from. Run `calotype promote`."
+    return f"{params.name}: no champion before version {head} is in the ledger. Name a version by `--to`."
 
 
 def _check_was_champion(view: View, target: int) -> None:

@@ -105,7 +105,7 @@ def champion(project: Project, params: Params, *, prefix: str = "predict") -> Ch
         If what MLflow holds is not the bundle that was registered.
     """
     with versions.connected(project) as registry:
-        number = projection.reconcile(registry, params, prefix=prefix).require()
+        number = projection.agree(registry, params, prefix=prefix).require()
         if number is None:
             raise UsageError(
                 f"no version of {params.name!r} is the champion. Run `calotype register`, then `calotype promote`."
@@ -195,7 +195,7 @@ def _scored_split(project: Project) -> str:
     """The test split that the figures were measured on; the gate compares it with today's."""
     import polars as pl
 
-    # Of the rows, though the file's metadata has it too: the gate is to know which images they are, not which they were.
+    # Counted anew, though the metadata of the file tell it: the gate compares what the rows are, not what they were.
     scored = pl.read_parquet(project.reports / "predictions.parquet", columns=["image_id", "label"])
     return split_digest(scored["image_id"].to_list(), scored["label"].to_list())
 

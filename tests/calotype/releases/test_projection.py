@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from calotype.errors import UsageError
+from calotype.errors import CalotypeError, UsageError
 from calotype.params import Params
 from calotype.project import Project
-from calotype.releases import ledger, projection, versions
+from calotype.releases import ledger, projection, promotion, versions
+from calotype.releases import registry as releases
 from calotype.releases.ledger import Draft
 from calotype.releases.projection import LEDGER, SEQUENCE, Standing
 from calotype.releases.versions import CHAMPION, Registry
+from tests.conftest import run
 
 Make = Callable[[str], int]
 
@@ -181,6 +183,44 @@ def test_a_champion_deleted_in_mlflow_is_reported_and_nobody_takes_its_place(
         standing.require()
     assert registry.alias(named.name, CHAMPION) is None
     assert entries(registry, named.name) == [("promote", None, 2)]
+
+
+def test_a_deleted_champion_is_told_once_by_those_who_cannot_go_on(
+    registry: Registry, named: Params, make_version: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_version(named.name)
+    make_version(named.name)
+    crown(registry, named.name, 2)
+    registry.client.delete_model_version(named.name, "2")
+    for act in (releases.champion, promotion.promote, promotion.rollback):
+        with pytest.raises(UsageError, match=r"^\S+ version 2 is the champion and was deleted in MLflow[^\n]*$"):
+            act(registry.project, named)
+    assert capsys.readouterr().err == ""
+
+
+def test_the_way_back_from_a_deleted_champion_is_not_told_to_who_takes_it(
+    registry: Registry, named: Params, make_version: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for version in (make_version(named.name), make_version(named.name)):
+        crown(registry, named.name, version)
+    registry.client.delete_model_version(named.name, "2")
+    with pytest.raises(CalotypeError, match=r"version 1: MLflow run \w+ has no bundle to download"):
+        promotion.rollback(registry.project, named)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.slow
+def test_the_command_prints_a_deleted_champion_once(project: Project, values: Params) -> None:
+    with versions.connected(project) as registry:
+        registry.client.create_registered_model(values.name)
+        version = registry.client.create_model_version(values.name, f"{project.root.as_uri()}/nothing")
+        crown(registry, values.name, int(version.version))
+        registry.client.delete_model_version(values.name, version.version)
+    for command in (["predict", "data/raw/digits/0", "--to", "rows.csv"], ["rollback"], ["promote"]):
+        done = run(project, "calotype", *command)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("calotype: digits version 1 is the champion and was deleted in MLflow. Run ")
+        assert done.stderr.count("\n") == 1
 
 
 def test_a_model_deleted_in_mlflow_leaves_no_champion(registry: Registry, named: Params, make_version: Make) -> None:
