@@ -6,6 +6,7 @@ the same, as far as the version's own tags know them.
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 from collections.abc import Mapping
@@ -16,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from pydantic.fields import FieldInfo
 
 from calotype.data import dataset
 from calotype.errors import CalotypeError, DataError
+from calotype.params import Params
 from calotype.project import Project
 from calotype.provenance import dvc_cache, git_state
 from calotype.releases import ledger
@@ -103,7 +106,7 @@ class Follower:
             "run": self._run(run_id, run),
             "commit": self._commit(run_id, tags, has_run=run is not None),
             "data": self._data(run_id, tags, has_run=run is not None),
-            "parameters": Link(dict(run.params)) if run else Link(None, "they are in the run alone"),
+            "parameters": Link(_typed(run.params)) if run else Link(None, "they are in the run alone"),
             "flow_run": _flow_run(tags),
         }
         if with_images:
@@ -219,6 +222,27 @@ def _version(version: Version | None, named: tuple[str, int] | None) -> Link:
     return Link(
         {"name": named[0], "version": named[1]}, f"version {named[0]}/{named[1]} is not in MLflow: deleted there"
     )
+
+
+def _typed(recorded: Mapping[str, str]) -> dict[str, Any]:
+    """Parameters as params.yaml has them; MLflow keeps the text of each."""
+    return {key: text if _is_text(key) else _value(text) for key, text in recorded.items()}
+
+
+def _is_text(key: str) -> bool:
+    """Whether a parameter takes any text, and so may say ``42`` and mean it."""
+    section, _, name = key.rpartition(".")
+    fields: Mapping[str, FieldInfo] = Params.model_fields
+    if section:
+        fields = getattr(fields[section].annotation, "model_fields", {}) if section in fields else {}
+    return name in fields and fields[name].annotation is str
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def _flow_run(tags: Mapping[str, str]) -> Link:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -57,7 +57,7 @@ class Trace:
     chains
         One for each model.
     missing
-        What is missing before any chain begins.
+        What is missing before any chain begins, by its key in the JSON, as in a chain.
     """
 
     kind: Kind
@@ -66,7 +66,7 @@ class Trace:
     batch: dict[str, Any] | None
     image: dict[str, Any] | None
     chains: tuple[Chain, ...]
-    missing: tuple[str, ...] = ()
+    missing: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_whole(self) -> bool:
@@ -82,7 +82,7 @@ class Trace:
             "batch": self.batch,
             "image": self.image,
             "chains": [chain.as_json() for chain in self.chains],
-            "missing": list(self.missing),
+            "missing": dict(self.missing),
             "is_whole": self.is_whole,
         }
 
@@ -172,7 +172,8 @@ def _of_image(project: Project, file: Path, images: bool) -> Trace:
     rows = _rows(project, image_id=image_id)
     shown, chains = _chains(project, rows, images)
     never = f"{file} was never predicted: no row of {project.relative(project.predictions)} has its SHA-256"
-    return Trace("image", str(file), shown, None, _in_dataset(project, image_id), chains, () if rows else (never,))
+    missing = {} if rows else {"predictions": never}
+    return Trace("image", str(file), shown, None, _in_dataset(project, image_id), chains, missing)
 
 
 def _chains(

@@ -65,7 +65,7 @@ def _details(trace: Trace) -> Iterator[Node]:
         image = trace.image
         where = f"in the {image['split'] or 'no'} split as {image['label']!r}, {image['path']}" if image else "no"
         yield Node(f"in data/dataset: {where}")
-    yield from (Node(text, is_missing=True) for text in trace.missing)
+    yield from (Node(text, is_missing=True) for text in trace.missing.values())
     for row in trace.rows[-MOST_ROWS:]:
         yield Node(_row(row))
     if len(trace.rows) > MOST_ROWS:

@@ -69,7 +69,7 @@ def test_a_row_leads_to_version_promotion_run_commit_data_and_parameters(predict
     data = chain.links["data"].value
     assert (data["digest"], data["dvc_md5"]) == (record.dataset["digest"], record.dataset["dvc_md5"])
     assert data["shards"] == ["shard-00001-00000.parquet"]
-    assert chain.links["parameters"].value["train.lr"] == "0.003"
+    assert chain.links["parameters"].value["train.lr"] == 0.003
     assert chain.missing == {}
     assert found.is_whole
 
@@ -104,7 +104,8 @@ def test_an_image_that_was_never_predicted_says_so(predicted: Project) -> None:
     assert not found.rows
     assert found.image["label"] == "1"
     assert not found.is_whole
-    assert "was never predicted" in found.missing[0]
+    assert "was never predicted" in found.missing["predictions"]
+    assert found.as_json()["missing"] == {"predictions": found.missing["predictions"]}
 
 
 def test_the_images_are_those_the_model_learned_from(predicted: Project) -> None:
@@ -202,3 +203,5 @@ def test_the_command_prints_an_indented_chain_and_json(
         "version", "promotion", "run", "commit", "data", "parameters", "flow_run", "images", "missing"
     ]  # fmt: skip
     assert value["chains"][0]["images"]["images"]
+    assert value["missing"] == value["chains"][0]["missing"] == {}
+    assert value["chains"][0]["parameters"] == params.flatten(params.load(predicted.params))
