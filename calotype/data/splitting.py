@@ -31,6 +31,8 @@ LEAK_SCHEMA = {
     "other_split": pl.String,
     "tie": pl.String,
 }
+MOST_OFF = 0.05
+"""How far a split's share of the images may be from the one asked before that is said."""
 SHOWN = 10
 FEW = 3
 """How many pairs a single line names."""
@@ -205,6 +207,25 @@ def count(manifest: pl.DataFrame, splits: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def explain_shares(manifest: pl.DataFrame, splits: pl.DataFrame, params: SplitParams) -> str | None:
+    """Say that a split's share of the images is more than ``MOST_OFF`` from the one asked, and why; else None.
+
+    Asked is what the source declares; of images that it declares nothing for, `split.val` and `split.test`; and of
+    those declared ``train``, whichever of the two the source declares no set for. Images left out do not count.
+    """
+    rows = manifest.select("image_id", "declared_split").join(splits.drop_nulls("split"), on="image_id")
+    if rows.is_empty():
+        return None
+    declared = dict(rows["declared_split"].value_counts().iter_rows())
+    asked = _asked(declared, params)
+    got = dict(rows["split"].value_counts().iter_rows())
+    shares = {name: (got.get(name, 0) / rows.height, asked[name] / rows.height) for name in SPLITS}
+    if all(abs(one - other) <= MOST_OFF for one, other in shares.values()):
+        return None
+    shown = ", ".join(f"{name} {100 * one:.0f} % (asked {100 * other:.0f} %)" for name, (one, other) in shares.items())
+    return f"shares more than {100 * MOST_OFF:.0f} points from those asked: {shown}. {_why_off(rows)}"
+
+
 def require_every_class(counts: pl.DataFrame, manifest: pl.DataFrame, params: SplitParams) -> None:
     """Refuse splits of which one lacks a class: it could not be learned, chosen or measured.
 
@@ -262,6 +283,31 @@ def _leak(row: dict[str, Any], ties: dict[str, dict[str, tuple[str, str]]]) -> t
             if split != row["split"] and split in ties.get(key, {}):
                 return (row["image_id"], row["path"], row["split"], *ties[key][split], split, tie)
     return None  # tied to an image that has left the source, or only by way of others
+
+
+def _asked(declared: dict[str | None, int], params: SplitParams) -> dict[str, float]:
+    """How many images each split would have if chance were even and nothing tied images together."""
+    asked = {name: float(declared.get(name, 0)) for name in SPLITS}
+    free, cut = declared.get(None, 0), declared.get("train", 0)
+    for name, share in (("val", params.val), ("test", params.test)):
+        drawn = share * (free if name in declared else free + cut)
+        asked[name] += drawn
+        asked["train"] -= drawn
+    asked["train"] += free
+    return asked
+
+
+def _why_off(rows: pl.DataFrame) -> str:
+    sizes = rows["group"].drop_nulls().value_counts()["count"]
+    if sizes.is_empty():
+        return f"Each of the {rows.height:,} images was drawn by itself: so few come out uneven by chance"
+    largest = sizes.cast(pl.Int64).to_numpy().max() / rows.height
+    alone = rows.height - int(sizes.sum())
+    groups = "1 group" if sizes.len() == 1 else f"{sizes.len():,} groups"
+    return (
+        f"A group goes to one split as a whole: {groups}, the largest with {100 * largest:.0f} % of the images; images "
+        f"in no group: {alone:,}. More groups even out; before the first training, another `split.salt` may too"
+    )
 
 
 def _advice(manifest: pl.DataFrame, params: SplitParams) -> str:

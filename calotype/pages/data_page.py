@@ -138,6 +138,7 @@ class DataPage:
     copies: tuple[dict[str, str], ...]
     copy_count: int
     is_refusing: bool
+    shares: str | None
     strips: tuple[Strip, ...]
     without_picture: int
 
@@ -211,6 +212,7 @@ def build(
         correction_count=corrections.height,
         copies=tuple(copies.head(MOST_COPIES).iter_rows(named=True)),
         copy_count=copies.height,
+        shares=splitting.explain_shares(manifest, splits, params.split),
         is_refusing=params.split.on_leak == "error",
         strips=tuple(_strips(samples, facts, drawn)),
         without_picture=len(wanted) - len(drawn),

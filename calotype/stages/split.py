@@ -44,7 +44,8 @@ def run(params: Params, project: Project) -> None:
     with replacing(project.splits.with_name("split_counts.csv")) as temporary:
         counts.write_csv(temporary)
     data_page.write(project, params, manifest, splits)
-    for line in [*table_of(counts), *notes_on(splits)]:
+    off = splitting.explain_shares(manifest, splits, params.split)
+    for line in [*table_of(counts), *notes_on(splits), *([off] if off else [])]:
         say(PREFIX, line)
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calotype.data.splitting import assign, count, point, read_splits, require_every_class
+from calotype.data.splitting import assign, count, explain_shares, point, read_splits, require_every_class
 from calotype.errors import DataError
 from calotype.params import SplitParams
 
@@ -96,6 +96,44 @@ def test_fractions_are_met() -> None:
     assigned = assign(manifest(plain(20_000)), PARAMS)
     share = {name: value / 20_000 for name, value in assigned["split"].value_counts().iter_rows()}
     assert share == pytest.approx({"train": 0.7, "val": 0.1, "test": 0.2}, abs=0.01)
+
+
+def few_groups() -> pl.DataFrame:
+    """A hundred images in three groups: no salt can send a tenth of them to validation."""
+    sizes = {"a": 60, "b": 30, "c": 10}
+    names = [name for name, size in sizes.items() for _ in range(size)]
+    return manifest([(image_id(number), "a", name, None) for number, name in enumerate(names)])
+
+
+def test_shares_far_from_those_asked_are_said_with_the_reason() -> None:
+    frame = few_groups()
+    splits = assign(frame, PARAMS).with_columns(
+        pl.col("group").replace({"a": "train", "b": "test", "c": "train"}).alias("split")
+    )
+    assert explain_shares(frame, splits, PARAMS) == (
+        "shares more than 5 points from those asked: train 70 % (asked 70 %), val 0 % (asked 10 %), test 30 % "
+        "(asked 20 %). A group goes to one split as a whole: 3 groups, the largest with 60 % of the images; images in "
+        "no group: 0. More groups even out; before the first training, another `split.salt` may too"
+    )
+
+
+def test_shares_near_those_asked_are_no_matter() -> None:
+    frame = manifest(plain(2000))
+    assert explain_shares(frame, assign(frame, PARAMS), PARAMS) is None
+
+
+def test_declared_splits_are_what_is_asked() -> None:
+    rows = plain(60, declared="train") + plain(20, declared="val", start=500) + plain(20, declared="test", start=600)
+    frame = manifest(rows)
+    assert explain_shares(frame, assign(frame, PARAMS), PARAMS) is None
+    cut = manifest(plain(2000, declared="train") + plain(2000, declared="test", start=3000))
+    assert explain_shares(cut, assign(cut, PARAMS), PARAMS) is None
+
+
+def test_few_images_without_a_group_are_said_to_be_few() -> None:
+    frame = manifest(plain(10))
+    splits = assign(frame, PARAMS).with_columns(pl.lit("train").alias("split"))
+    assert "Each of the 10 images was drawn by itself" in str(explain_shares(frame, splits, PARAMS))
 
 
 def test_points_are_those_of_the_formula() -> None:

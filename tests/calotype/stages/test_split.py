@@ -9,7 +9,7 @@ import pytest
 
 from calotype import params as parameters
 from calotype.data.dataset import DIGESTS, MANIFEST, digest_over, read_manifest
-from calotype.data.splitting import LEAK_SCHEMA, read_splits
+from calotype.data.splitting import LEAK_SCHEMA, assign, read_splits
 from calotype.data.tables import write_table
 from calotype.errors import DataError
 from calotype.files import read_json, sha256_of, write_json
@@ -82,6 +82,36 @@ def divided(project: Project) -> Params:
     return params.model_copy(
         update={"ingest": params.ingest.model_copy(update={"source": "data/raw/table.csv"}), "split": params.split}
     )
+
+
+def test_few_groups_that_make_uneven_splits_are_said_and_shown(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = ["path,label,group"]
+    for label in ("0", "1"):
+        paths = sorted((project.raw / "digits" / label).iterdir())
+        rows += [f"digits/{label}/{path.name},{label},g{number // 10}" for number, path in enumerate(paths)]
+    (project.raw / "table.csv").write_text("\n".join([*rows, ""]))
+    params = parameters.load(project.params)
+    salt = next(salt for salt in map(str, range(999)) if splits_drawn(params, salt) == {"train", "val", "test"})
+    params = params.model_copy(
+        update={
+            "ingest": params.ingest.model_copy(update={"source": "data/raw/table.csv"}),
+            "split": params.split.model_copy(update={"salt": salt}),
+        }
+    )
+    ingest.run(params, project)
+    split.run(params, project)
+    words = "shares more than 5 points from those asked: train 33 % (asked 70 %), val 33 % (asked 10 %)"
+    assert f"split: {words}" in capsys.readouterr().err
+    assert f"Splits: {words}" in (project.reports / "data.html").read_text()
+
+
+def splits_drawn(params: Params, salt: str) -> set[str]:
+    """Where three groups go."""
+    columns = {"image_id": ["a", "b", "c"], "drop": 1, "declared_split": None, "group": ["g0", "g1", "g2"]}
+    images = pl.DataFrame(columns).with_columns(pl.lit([], pl.List(pl.String)).alias("twins"))
+    return set(assign(images, params.split.model_copy(update={"salt": salt}))["split"])
 
 
 def leaking(params: Params, on_leak: str) -> Params:
