@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -39,7 +40,12 @@ class Tile:
 
 
 def pictures(
-    dataset: Path, image_ids: Sequence[str], *, max_megapixels: float, side: int, most_characters: int
+    dataset: Path,
+    image_ids: Sequence[str],
+    *,
+    max_megapixels: float,
+    side: int = 192,
+    most_characters: float = math.inf,
 ) -> dict[str, Picture]:
     """Make pictures of images, the first of ``image_ids`` first, until ``most_characters`` are used up.
 

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 import numpy as np
 import polars as pl
 
-from calotype import pages
 from calotype.console import say, track
 from calotype.data import dataset
 from calotype.data.split_digest import split_digest
@@ -21,7 +20,7 @@ from calotype.learning import bundle as bundles
 from calotype.learning.bundle import Bundle
 from calotype.learning.inference import Classifier
 from calotype.learning.run_record import RunRecord
-from calotype.pages import report, report_files
+from calotype.pages import gallery, report, report_files
 from calotype.params import Params
 from calotype.project import Project
 from calotype.provenance import git_state
@@ -168,12 +167,12 @@ def _report(
 def _mistakes(project: Project, predictions: pl.DataFrame, max_megapixels: float) -> list[report.Mistake]:
     wrong = predictions.filter(pl.col("label") != pl.col("predicted"))
     worst = wrong.sort("confidence", "image_id", descending=[True, False]).head(report.MOST_MISTAKES)
-    data = dict(dataset.read_bytes(project.dataset, worst["image_id"].to_list()))
+    drawn = gallery.pictures(project.dataset, worst["image_id"].to_list(), max_megapixels=max_megapixels)
     mistakes = []
     for row in worst.iter_rows(named=True):
-        picture, is_small = pages.picture(data[row["image_id"]], max_megapixels=max_megapixels)
-        shown = report.Mistake(row["path"], row["label"], row["predicted"], row["confidence"], picture, is_small)
-        mistakes.append(shown)
+        picture = drawn[row["image_id"]]
+        words = row["path"], row["label"], row["predicted"]
+        mistakes.append(report.Mistake(*words, row["confidence"], picture.uri, picture.is_small))
     return mistakes
 
 
