@@ -6,7 +6,6 @@ A slice and the rest are different images, so nothing can be paired: the interva
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,18 +15,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from calotype.errors import ParamsError
+from calotype.evaluation import columns as manifest_columns
 from calotype.evaluation.metrics import Estimate, Z, wilson
 
 MOST_VALUES = 12
 OTHER = "(other)"
-NONE = "(none)"
 HALF_WIDTH = 0.05
 """A slice says something once its accuracy is known to ± this."""
-
-ATTRIBUTES = "attributes"
-UNFIT = ("image_id", "path", "phash", "twins", ATTRIBUTES)
-"""Columns of a manifest of which each image has a value of its own, or which hold no value."""
 
 TERTILES = {"size": ("small", "middle", "large"), "brightness": ("dark", "middle", "bright")}
 
@@ -113,6 +107,7 @@ def measure(
     ParamsError
         If a column is unknown, naming the known ones.
     """
+    manifest_columns.check(images, columns)
     fewest = smallest_sample(float(correct.mean()))
     pixels = (images["width"].cast(pl.Int64) * images["height"].cast(pl.Int64)).to_numpy()
     cuts = [_tertiles("size", pixels, "pixels"), _tertiles("brightness", brightness, "mean grey")]
@@ -152,11 +147,6 @@ def difference(right: int, images: int, other_right: int, other_images: int) -> 
     return Estimate(value, max(-1.0, low), min(1.0, high))
 
 
-def known_columns(images: pl.DataFrame) -> list[str]:
-    """Names by which the images of a manifest can be cut."""
-    return [name for name in images.columns if name not in UNFIT] + sorted(_attribute_names(images))
-
-
 def _slice(label: tuple[str, str], members: NDArray[np.bool_], correct: NDArray[np.bool_], fewest: int) -> Slice:
     images, right = int(members.sum()), int((members & correct).sum())
     rest_images, rest_right = len(correct) - images, int(correct.sum()) - right
@@ -179,7 +169,7 @@ def _tertiles(name: str, values: NDArray[Any], unit: str) -> tuple[str, NDArray[
 
 def _values(images: pl.DataFrame, name: str) -> tuple[NDArray[np.int64], list[tuple[str, str]]]:
     """The commonest values of a column, most images first; what is beyond the limit becomes one."""
-    texts = _column(images, name)
+    texts = manifest_columns.values(images, name)
     counts: dict[str, int] = {}
     for text in texts:
         counts[text] = counts.get(text, 0) + 1
@@ -195,24 +185,3 @@ def _values(images: pl.DataFrame, name: str) -> tuple[NDArray[np.int64], list[tu
         ranked = [label for label, _ in labels]
     place_of = {text: min(place, len(labels) - 1) for place, text in enumerate(ranked)}
     return np.array([place_of[text] for text in texts], dtype=np.int64), labels
-
-
-def _column(images: pl.DataFrame, name: str) -> list[str]:
-    if name in images.columns and name not in UNFIT:
-        return [NONE if value is None else str(value) for value in images[name].to_list()]
-    if name in _attribute_names(images):
-        return [NONE if found.get(name) is None else str(found[name]) for found in _attributes(images)]
-    raise ParamsError(
-        f"evaluate.slices: found {name!r}, which is no column of the manifest and no further column of the source; "
-        f"expected some of {', '.join(known_columns(images))}. Correct params.yaml."
-    )
-
-
-def _attribute_names(images: pl.DataFrame) -> set[str]:
-    return {key for found in _attributes(images) for key in found}
-
-
-def _attributes(images: pl.DataFrame) -> list[dict[str, Any]]:
-    if ATTRIBUTES not in images.columns:
-        return [{} for _ in range(images.height)]
-    return [json.loads(text) if text else {} for text in images[ATTRIBUTES].to_list()]

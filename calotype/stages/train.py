@@ -27,6 +27,7 @@ from calotype.console import say
 from calotype.data import dataset
 from calotype.data.splitting import read_splits
 from calotype.errors import DataError
+from calotype.evaluation import columns
 from calotype.files import sha256_of
 from calotype.learning import bundle, checkpoint, network
 from calotype.learning.calibrating import calibrated
@@ -43,6 +44,7 @@ SHAPING = ("image", "network", "train", "augment")
 AFTERWARDS = (
     "calotype/evaluation/abstention.py",
     "calotype/evaluation/calibration.py",
+    "calotype/evaluation/columns.py",
     "calotype/evaluation/metrics.py",
     "calotype/learning/calibrating.py",
 )
@@ -74,14 +76,15 @@ def run(params: Params, project: Project) -> None:
     Raises
     ------
     ParamsError
-        If the network does not run at the image size, or the device is absent.
+        If the network does not run at the image size, the device is absent, or ``evaluate.slices`` names a column
+        that the data do not have.
     DataError
         If dataset and splits do not belong together.
     """
     network.check(params.network, params.image)
     device = choose_device(params.train.device)
     torch.set_num_threads(params.train.threads)
-    plan = _plan(project)
+    plan = _plan(params, project)
     key = _key(params, project, plan, device)
     stopped = checkpoint.load(_checkpoint(project), key)
     finished = checkpoint.load(_finished(project), key) if stopped is None else None
@@ -132,7 +135,7 @@ def _calibrate_anew(
         _finish(params, project, plan, state, _from_names(names), validation, record, run_id)
 
 
-def _plan(project: Project) -> Plan:
+def _plan(params: Params, project: Project) -> Plan:
     manifest = dataset.read_manifest(project.dataset)
     splits = read_splits(project.splits)
     rows = manifest.select("image_id", "label").join(splits.select("image_id", "split"), on="image_id")
@@ -141,6 +144,9 @@ def _plan(project: Project) -> Plan:
         raise DataError(f"{project.relative(project.splits)}: not the split of this dataset. Run `dvc repro split`.")
     # Order by image_id, never by shard: the same images train the same network however they arrived.
     chosen = {name: rows.filter(pl.col("split") == name).sort("image_id") for name in ("train", "val", "test")}
+    if len(chosen["test"]):
+        # evaluate would say it, too, but only when the training is over.
+        columns.check(manifest.join(chosen["test"], on="image_id", how="semi"), params.evaluate.slices)
     say("train", f"{len(chosen['train']):,} training and {len(chosen['val']):,} validation images")
     facts = {
         "digest": dataset.digest(project.dataset),
