@@ -46,7 +46,8 @@ def publish_text(key: str, text: str) -> None:
 def publish_promotion(promotion: Promotion) -> None:
     """Publish a verdict with its reasons, its evidence as a table, and recalls by class as another."""
     first, *reasons = promotion.ruling.reasons
-    parts = [f"## {promotion.verdict}: {first}", "\n".join(f"- {reason}" for reason in reasons)]
+    heading = f"{promotion.verdict}: {first}" if promotion.entry is not None else first
+    parts = [f"## {heading}", "\n".join(f"- {reason}" for reason in reasons)]
     if promotion.entry is not None:
         parts.append(f"Ledger entry {promotion.entry.sequence}, evidence `{promotion.entry.evidence_digest}`")
     evidence = dict(promotion.ruling.evidence.get("evidence") or {})
