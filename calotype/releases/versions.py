@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
@@ -82,12 +83,12 @@ class Registry:
         if number is None:
             self.client.delete_registered_model_alias(name, alias)
         else:
-            self.client.set_registered_model_alias(name, alias, str(number))
+            over_again(lambda: self.client.set_registered_model_alias(name, alias, str(number)))
 
     def tag_model(self, name: str, tags: Mapping[str, str]) -> None:
         """Write tags of the registered model."""
         for key, value in tags.items():
-            self.client.set_registered_model_tag(name, key, value)
+            over_again(partial(self.client.set_registered_model_tag, name, key, value))
 
     def tag_version(self, version: ModelVersion, tags: Mapping[str, str]) -> None:
         """Write those tags of a version that it lacks or has otherwise."""
@@ -109,6 +110,19 @@ class Registry:
     def numbers(self, name: str) -> list[int]:
         """The numbers of all versions, rising."""
         return sorted(int(found.version) for found in self.client.search_model_versions(f"name = '{name}'"))
+
+
+def over_again(write: Callable[[], object]) -> None:
+    """Write an alias or a tag; once more if another process inserted the same row in between.
+
+    MLflow looks for the row, then inserts it: of two at the same moment one meets the table's unique key.
+    """
+    try:
+        write()
+    except MlflowException as error:
+        if "IntegrityError" not in str(error):
+            raise
+        write()
 
 
 @contextmanager
