@@ -78,11 +78,11 @@ class TrainParams(_Section):
 
     epochs: Count = Field(examples=[30])
     batch_size: Count = Field(examples=[64])
-    optimizer: Literal["sgd", "adam", "adamw"] = Field(examples=["adamw"])
+    optimizer: Literal["sgd", "adam", "adamw", "muon"] = Field(examples=["adamw"])
     lr: Positive = Field(examples=[0.003])
     momentum: Fraction = Field(examples=[0.9])
     weight_decay: NonNegative = Field(examples=[0.01])
-    schedule: Literal["cosine", "one-cycle"] = Field(examples=["cosine"])
+    schedule: Literal["cosine", "linear", "one-cycle"] = Field(examples=["cosine"])
     warmup_epochs: Annotated[int, Field(ge=0)] = Field(examples=[1])
     label_smoothing: Fraction = Field(examples=[0.05])
     class_weights: Literal["none", "balanced"] = Field(examples=["none"])

@@ -35,6 +35,11 @@ def uses_bf16(precision: str, device: torch.device) -> bool:
     return device.type == "cpu" and "avx512_bf16" in processor_flags()
 
 
+def holds_resident(size: int, device: torch.device) -> bool:
+    """Whether a set of so many bytes may lie on a GPU for the whole training: it leaves half of the free memory."""
+    return device.type == "cuda" and size <= torch.cuda.mem_get_info(device)[0] / 2
+
+
 def processor_flags() -> tuple[str, ...]:
     """The processor's capabilities on which the bits of a CPU training depend, sorted."""
     return tuple(sorted(name for name, value in torch.cpu.get_capabilities().items() if value is True))

@@ -1,4 +1,4 @@
-"""Networks by name: the classical `cnn`, and every classification model of torchvision that runs at the image size."""
+"""Networks by name: our `cnn` and `fast`, and every classification model of torchvision that runs at the size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from calotype.errors import CalotypeError, ParamsError
+from calotype.learning.fast import Fast, smallest_size
 from calotype.params import ImageParams, NetworkParams
+
+OWN = ("cnn", "fast")
+"""Networks of our own; all other names are torchvision's."""
 
 LARGEST_MAP = 7
 """`cnn`: larger feature maps are averaged down to this height and width before the fully connected layers."""
@@ -94,13 +98,16 @@ def build(network: NetworkParams, image: ImageParams, classes: int) -> nn.Module
     ParamsError
         If the name is unknown, or the network does not run at the image size.
     """
-    if network.name == "cnn":
-        smallest = 2 ** len(network.widths)
+    if network.name in OWN:
+        is_fast = network.name == "fast"
+        smallest = smallest_size(network, image.channels) if is_fast else 2 ** len(network.widths)
         if image.size < smallest:
             raise ParamsError(
                 f"network.widths: {len(network.widths)} blocks halve an image of {image.size} pixels to nothing; "
                 f"expected image.size ≥ {smallest}, or fewer widths."
             )
+        if is_fast:
+            return Fast(network, channels=image.channels, classes=classes)
         return Cnn(network, channels=image.channels, size=image.size, classes=classes)
     model = _torchvision_model(network.name, classes)
     return nn.Sequential(GreyAsColour(), model) if image.channels == 1 else model
@@ -149,7 +156,7 @@ def check(network: NetworkParams, image: ImageParams) -> None:
     ParamsError
         Naming the smallest or only size at which the network runs.
     """
-    if network.name == "cnn":
+    if network.name in OWN:
         build(network, image, classes=2)
         return
     if _runs(network, image):
@@ -190,18 +197,18 @@ def _builder(name: str) -> Callable[..., Any]:
 
     known = models.list_models(module=models)
     if name not in known:
-        close = difflib.get_close_matches(name, ["cnn", *known], n=3)
-        hint = f"did you mean {' or '.join(close)}?" if close else "expected cnn, resnet18, mobilenet_v3_small …"
+        close = difflib.get_close_matches(name, [*OWN, *known], n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else "expected cnn, fast, resnet18, mobilenet_v3_small …"
         raise ParamsError(f"network.name: found {name!r}, which is no network known here; {hint}")
     builder: Callable[..., Any] = models.get_model_builder(name)
     return builder
 
 
 def _pretrained(name: str) -> dict[str, Tensor]:
-    if name == "cnn":
+    if name in OWN:
         raise ParamsError(
-            "network.weights: found 'pretrained' for cnn, for which none are published; expected random, a path, or a "
-            "torchvision network such as resnet18."
+            f"network.weights: found 'pretrained' for {name}, for which none are published; expected random, a path, "
+            "or a torchvision network such as resnet18."
         )
     from torchvision.models import get_model_weights
 

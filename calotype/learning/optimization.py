@@ -7,6 +7,7 @@ import math
 import torch
 from torch import nn
 
+from calotype.learning.muon import Muon
 from calotype.params import TrainParams
 
 ONE_CYCLE_RISE = 0.3
@@ -15,12 +16,27 @@ ONE_CYCLE_RISE = 0.3
 ONE_CYCLE_START = 1 / 25
 """one-cycle: the first learning rate, as a fraction of the peak."""
 
+MUON_MATRICES, MUON_VECTORS = 2.8, 0.22
+"""muon: learning rates of matrices and of norms and biases, which take SGD, as multiples of the kernels'."""
+
+MUON_SGD_MOMENTUM = 0.85
+"""muon: momentum of what takes SGD; `train.momentum` is that of the kernels."""
+
 
 def build_optimizer(model: nn.Module, train: TrainParams) -> torch.optim.Optimizer:
-    """Make the optimizer; weight decay applies to matrices and kernels, not to norms and biases."""
-    decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": train.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    """Make the optimizer; weight decay applies to matrices and kernels, not to norms and biases.
+
+    Each group's ``relative_lr`` says by what the scheduled learning rate is multiplied.
+    """
+    learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if train.optimizer == "muon":
+        return _muon(learnt, train)
+    decayed = [parameter for parameter in learnt if parameter.ndim > 1]
+    others = [parameter for parameter in learnt if parameter.ndim <= 1]
+    groups = [
+        {"params": decayed, "weight_decay": train.weight_decay, "relative_lr": 1.0},
+        {"params": others, "weight_decay": 0.0, "relative_lr": 1.0},
+    ]
     if train.optimizer == "sgd":
         nesterov = train.momentum > 0
         return torch.optim.SGD(groups, lr=train.lr, momentum=train.momentum, nesterov=nesterov, fused=True)
@@ -31,7 +47,8 @@ def build_optimizer(model: nn.Module, train: TrainParams) -> torch.optim.Optimiz
 def learning_rate(step: int, *, steps: int, steps_per_epoch: int, train: TrainParams) -> float:
     """Learning rate of a step, counted from 0, of ``steps`` in all; it depends on nothing else.
 
-    ``cosine`` rises linearly over ``warmup_epochs``, then falls along a half cosine to 0 (Loshchilov and Hutter 2016).
+    ``cosine`` rises linearly over ``warmup_epochs``, then falls along a half cosine to 0 (Loshchilov and Hutter 2016);
+    ``linear`` rises likewise and falls along a line.
     ``one-cycle`` rises along a half cosine to the peak and falls along another (Smith and Topin 2017).
     """
     if train.schedule == "one-cycle":
@@ -42,7 +59,22 @@ def learning_rate(step: int, *, steps: int, steps_per_epoch: int, train: TrainPa
     warmup = min(train.warmup_epochs * steps_per_epoch, steps - 1)
     if step < warmup:
         return train.lr * (step + 1) / (warmup + 1)
-    return train.lr * _half_cosine((step - warmup) / max(1, steps - warmup))
+    done = (step - warmup) / max(1, steps - warmup)
+    return train.lr * (1 - done if train.schedule == "linear" else _half_cosine(done))
+
+
+def _muon(learnt: list[nn.Parameter], train: TrainParams) -> Muon:
+    kinds = {
+        "kernels": [parameter for parameter in learnt if parameter.ndim == 4],
+        "matrices": [parameter for parameter in learnt if parameter.ndim in (2, 3)],
+        "vectors": [parameter for parameter in learnt if parameter.ndim == 1],
+    }
+    groups = [
+        {"params": kinds["kernels"], "orthogonal": True, "momentum": train.momentum, "relative_lr": 1.0},
+        {"params": kinds["matrices"], "weight_decay": train.weight_decay, "relative_lr": MUON_MATRICES},
+        {"params": kinds["vectors"], "relative_lr": MUON_VECTORS},
+    ]
+    return Muon([group for group in groups if group["params"]], lr=train.lr, momentum=MUON_SGD_MOMENTUM)
 
 
 def _half_cosine(fraction: float) -> float:

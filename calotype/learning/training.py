@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from calotype.errors import CalotypeError
-from calotype.learning.augment import augment
-from calotype.learning.device import uses_bf16
+from calotype.learning.augment import augment, flips_of, phases
+from calotype.learning.device import holds_resident, uses_bf16
+from calotype.learning.fast import PATCHES_FROM, Fast
 from calotype.learning.optimization import build_optimizer, learning_rate
 from calotype.params import AugmentParams, TrainParams
 
@@ -28,13 +29,19 @@ CHECK_EVERY = 50
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images of one split: uint8 (N, C, S, S) and class indices, int64 (N,)."""
+    """Images of one split: uint8 (N, C, S, S), best in `torch.channels_last`, and class indices, int64 (N,)."""
 
     images: Tensor
     labels: Tensor
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def moved(self, device: torch.device) -> Labelled:
+        """The set on a GPU where there is room for all of it; else where it is."""
+        if not holds_resident(self.images.nbytes, device):
+            return self
+        return Labelled(self.images.to(device, memory_format=torch.channels_last), self.labels.to(device))
 
 
 @dataclass(frozen=True)
@@ -115,15 +122,23 @@ class Trainer:
     ) -> None:
         self.model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = build_optimizer(self.model, train)
-        self.training_set, self.validation_set = training_set, validation_set
+        self.training_set = training_set.moved(device)
+        self.validation_set = validation_set.moved(device)
         self.params, self.augmentation, self.device = train, augmentation, device
         self.micro_batch = min(train.batch_size, len(training_set))
         self.steps_per_epoch = max(1, len(training_set) // train.batch_size)
-        self._mean = torch.tensor(statistics.mean, device=device).view(1, -1, 1, 1)
-        self._std = torch.tensor(statistics.std, device=device).view(1, -1, 1, 1)
+        # One multiplication and one addition for (x / 255 - mean) / std.
+        mean, std = torch.tensor(statistics.mean, device=device), torch.tensor(statistics.std, device=device)
+        self._scale, self._shift = (1 / (255 * std)).view(1, -1, 1, 1), (-mean / std).view(1, -1, 1, 1)
+        self._fill = (mean * 255).round().to(torch.uint8)
+        self._size = validation_set.images.shape[-1]
+        self._phases = phases(len(training_set), train.seed)
         balanced = train.class_weights == "balanced"
         self._class_weights = class_weights(training_set.labels, classes).to(device) if balanced else None
         self._bf16 = uses_bf16(train.precision, device)
+        if isinstance(model, Fast):
+            spread = torch.linspace(0, len(training_set) - 1, min(PATCHES_FROM, len(training_set))).long()
+            model.whiten(self._plain(self.training_set, spread)[0])
 
     def train_epoch(self, epoch: int, on_step: Callable[[int], None]) -> tuple[float, float, float]:
         """Train one epoch; return mean loss, accuracy on the augmented images, and the last learning rate."""
@@ -135,8 +150,8 @@ class Trainer:
         seen, rate = 0, 0.0
         for step, chosen in enumerate(self._batches(generator)):
             rate = self._set_learning_rate(epoch, step)
-            images, labels = self._to_device(self.training_set, chosen)
-            loss, hits = self._step(augment(images, self.augmentation, generator), labels)
+            images, labels = self._augmented(epoch, chosen, generator)
+            loss, hits = self._step(images, labels)
             losses.append(loss)
             correct += hits
             seen += len(chosen)
@@ -153,8 +168,7 @@ class Trainer:
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         with torch.inference_mode():
             for chosen in torch.split(torch.arange(len(self.validation_set)), 4 * self.micro_batch):
-                images, labels = self._to_device(self.validation_set, chosen)
-                loss, hits = self._loss(images, labels)
+                loss, hits = self._loss(*self._plain(self.validation_set, chosen))
                 total += loss.double() * len(chosen)
                 correct += hits
         return float(total) / len(self.validation_set), int(correct) / len(self.validation_set)
@@ -171,13 +185,27 @@ class Trainer:
         done = epoch * self.steps_per_epoch + step
         rate = learning_rate(done, steps=steps, steps_per_epoch=self.steps_per_epoch, train=self.params)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["relative_lr"]
         return rate
 
-    def _to_device(self, data: Labelled, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        images = data.images[chosen].to(self.device, non_blocking=True)
-        images = (images.float() / 255 - self._mean) / self._std
-        return images.contiguous(memory_format=torch.channels_last), data.labels[chosen].to(self.device)
+    def _augmented(self, epoch: int, chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A batch of the training set, changed at random and normalised."""
+        flips = flips_of(self._phases[chosen], epoch, self.augmentation.flip)
+        images, labels = self.training_set.images, self.training_set.labels
+        place = chosen
+        if images.device != self.device:
+            # The set is too large to lie on the GPU: this batch alone crosses over.
+            images, place = _sent(images[chosen], self.device), torch.arange(len(chosen))
+        changed = augment(images, place, flips, self.augmentation, generator, size=self._size, fill=self._fill)
+        return self._normalised(changed), labels[chosen.to(labels.device)].to(self.device)
+
+    def _plain(self, data: Labelled, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        place = chosen.to(data.images.device)
+        return self._normalised(_sent(data.images[place], self.device)), data.labels[place].to(self.device)
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        floats = images.to(self.device, torch.float32, memory_format=torch.channels_last)
+        return floats.mul_(self._scale).add_(self._shift)
 
     def _step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """One step of the optimizer; a GPU without memory for the batch takes it in halves and adds the gradients."""
@@ -267,6 +295,13 @@ def train(
         _take(trainer, state, epoch)
         on_epoch(state)
     return state
+
+
+def _sent(images: Tensor, device: torch.device) -> Tensor:
+    """Images on the device; on the way to a GPU the copy runs beside the step before."""
+    if device.type == "cuda" and images.device.type == "cpu":
+        return images.pin_memory().to(device, non_blocking=True)
+    return images.to(device)
 
 
 def _take(trainer: Trainer, state: State, epoch: int) -> None:

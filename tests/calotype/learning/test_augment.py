@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from calotype.learning.augment import augment
+from calotype.learning.augment import augment, flips_of, phases
 from calotype.params import AugmentParams
 
-IMAGES = torch.rand(64, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+IMAGES = torch.randint(1, 256, (64, 3, 12, 12), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+FILL = torch.zeros(3, dtype=torch.uint8)
 
 
 def params(**changes: float) -> AugmentParams:
@@ -16,7 +17,20 @@ def params(**changes: float) -> AugmentParams:
 
 
 def draw(seed: int = 0, **changes: float) -> torch.Tensor:
-    return augment(IMAGES, params(**changes), torch.Generator().manual_seed(seed))
+    return apply(IMAGES, params(**changes), seed)
+
+
+def apply(images: torch.Tensor, augmentation: AugmentParams, seed: int = 0, size: int = 0) -> torch.Tensor:
+    flips = flips_of(phases(len(images), seed), 0, augmentation.flip)
+    return augment(
+        images,
+        torch.arange(len(images)),
+        flips,
+        augmentation,
+        torch.Generator().manual_seed(seed),
+        size=size or images.shape[-1],
+        fill=FILL[: images.shape[1]],
+    )
 
 
 def test_nothing_asked_changes_nothing() -> None:
@@ -24,7 +38,7 @@ def test_nothing_asked_changes_nothing() -> None:
 
 
 def test_a_sure_flip_is_a_mirror_image() -> None:
-    assert torch.allclose(draw(flip=1.0), IMAGES.flip(3), atol=1e-5)
+    assert torch.equal(draw(flip=1.0), IMAGES.flip(3))
 
 
 def test_a_shift_moves_whole_pixels() -> None:
@@ -32,7 +46,7 @@ def test_a_shift_moves_whole_pixels() -> None:
     for before, after in zip(IMAGES, shifted, strict=True):
         shifts = [torch.roll(before, (dy, dx), (1, 2)) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
         inside = slice(2, -2)
-        assert any(torch.allclose(after[:, inside, inside], s[:, inside, inside], atol=1e-4) for s in shifts)
+        assert any(torch.equal(after[:, inside, inside], s[:, inside, inside]) for s in shifts)
 
 
 @pytest.mark.parametrize("changes", [{"flip": 0.5}, {"translate": 0.2}, {"crop_scale": 0.5}, {"erase": 0.5}])
@@ -43,22 +57,44 @@ def test_the_seed_decides(changes: dict[str, float]) -> None:
 
 def test_about_half_the_images_flip() -> None:
     flipped = draw(flip=0.5)
-    count = sum(not torch.allclose(a, b, atol=1e-4) for a, b in zip(flipped, IMAGES, strict=True))
+    count = sum(not torch.equal(a, b) for a, b in zip(flipped, IMAGES, strict=True))
     assert 20 <= count <= 44
 
 
 def test_a_crop_stays_inside_the_image() -> None:
-    ramp = torch.linspace(0, 1, 32).expand(50, 1, 32, 32)
-    cropped = augment(ramp.contiguous(), params(crop_scale=0.3), torch.Generator().manual_seed(0))
-    assert cropped.min() >= 0
-    assert cropped.max() <= 1
+    ramp = torch.linspace(20, 220, 32).to(torch.uint8).expand(50, 1, 32, 32)
+    cropped = apply(ramp.contiguous(), params(crop_scale=0.3)).float()
+    assert cropped.min() >= 20
+    assert cropped.max() <= 220
     spans = cropped.amax((1, 2, 3)) - cropped.amin((1, 2, 3))
-    assert spans.min() > 0.4
-    assert spans.std() > 0.05
+    assert spans.min() > 80
+    assert spans.std() > 10
+
+
+def test_a_set_stored_larger_is_brought_to_the_size() -> None:
+    ramp = torch.linspace(0, 250, 37).to(torch.uint8).expand(8, 1, 37, 37).contiguous()
+    whole = apply(ramp, params(), size=32)
+    assert whole.shape == (8, 1, 32, 32)
+    expected = torch.nn.functional.interpolate(ramp.float(), size=32, mode="bilinear", align_corners=False)
+    assert (whole.float() - expected).abs().max() <= 1
+
+
+def test_a_batch_is_taken_in_the_order_asked_for() -> None:
+    chosen = torch.tensor([5, 3, 60])
+    generator = torch.Generator().manual_seed(0)
+    taken = augment(IMAGES, chosen, torch.zeros(3).bool(), params(), generator, size=12, fill=FILL)
+    assert torch.equal(taken, IMAGES[chosen])
+
+
+@pytest.mark.parametrize("probability", [0.25, 0.5, 1.0])
+def test_every_image_flips_in_its_share_of_the_epochs(probability: float) -> None:
+    cycle = phases(200, 0)
+    counts = torch.stack([flips_of(cycle, epoch, probability) for epoch in range(8)]).sum(0)
+    assert torch.equal(counts, torch.full((200,), round(8 * probability)))
 
 
 def test_erasing_sets_one_rectangle_to_the_mean() -> None:
-    erased = augment(IMAGES + 1, params(erase=1.0), torch.Generator().manual_seed(0))
+    erased = draw(erase=1.0)
     for picture in erased:
         rows, columns = (picture[0] == 0).nonzero(as_tuple=True)
         height = int(rows.max() - rows.min()) + 1
