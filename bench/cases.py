@@ -5,8 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import tarfile
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -49,7 +47,7 @@ def run_peer(program: str, *arguments: str | Path | int, threads: int, cwd: Path
     """Run a program of ``bench/peers``, or of timm (``timm/train.py``), in the peers' environment."""
     path = TIMM / program.removeprefix("timm/") if program.startswith("timm/") else PROGRAMS / program
     (CACHE / "home" / "ultralytics").mkdir(parents=True, exist_ok=True)
-    words = [PEERS, path, *map(str, arguments)]
+    words: list[str | Path] = [PEERS, path, *map(str, arguments)]
     return run(words, cwd=cwd, env=peer_environment(), threads=threads, memory=memory)
 
 
@@ -87,9 +85,7 @@ def open_images(given: Path) -> Path:
         return given
     folder = CACHE / "sources" / given.stem
     if not folder.exists():
-        opened = tarfile.open(given) if given.suffix == ".tar" else zipfile.ZipFile(given)
-        with opened as archive:
-            archive.extractall(folder)
+        shutil.unpack_archive(given, folder)
     return folder
 
 

