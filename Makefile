@@ -56,8 +56,8 @@ lock: $(READY) ## Renew requirements.lock from the ranges in pyproject.toml
 
 PEERS := .cache/bench/peers
 
-bench: $(READY) bench-peers ## All benchmarks in their short form, against the peers, in 15 minutes
-	$(BIN)/python -m bench.all
+bench: $(READY) bench-peers ## All benchmarks in their short form; CIFAR10=/path PHOTOGRAPHS=/path (see bench/train.py)
+	$(BIN)/python -m bench.all $(if $(CIFAR10),--data "$(CIFAR10)") $(if $(PHOTOGRAPHS),--photographs "$(PHOTOGRAPHS)")
 
 bench-peers: $(PEERS)/ready ## Make .cache/bench/peers from bench/requirements.lock: timm, fastai, ultralytics, mlflow
 

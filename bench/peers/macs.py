@@ -18,16 +18,17 @@ def network(name: str) -> nn.Module:
 
         return timm.create_model(model, pretrained=False, num_classes=10)
     if origin == "ultralytics":
-        from ultralytics import YOLO
+        from ultralytics.nn.tasks import ClassificationModel
 
-        return YOLO(f"{model}.yaml").model
+        return ClassificationModel(f"{model}.yaml", nc=10, verbose=False)
     return build(model, 10)
 
 
 def mmacs(name: str) -> float:
     """Millions of multiply-adds of one forward pass of one image of 32×32 pixels."""
+    counted = network(name).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(name).eval()(torch.zeros(1, 3, 32, 32))
+        counted(torch.zeros(1, 3, 32, 32))
     return round(counter.get_total_flops() / 2e6, 1)
 
 
