@@ -246,7 +246,7 @@ def figures(runs: Sequence[Run], images: int | None = None) -> dict[str, Any]:
     kept: dict[str, Any] = {
         "cpu_s": [round(run.cpu_s, 3) for run in runs],
         "wall_s": [round(run.wall_s, 3) for run in runs],
-        "peak_pss_mb": [round(run.peak_pss_bytes / 1e6, 1) for run in runs],
+        "peak_pss_mib": [round(run.peak_pss_bytes / 2**20, 1) for run in runs],
         "others_share": [round(run.others_share, 3) for run in runs],
     }
     if images is not None:

@@ -14,6 +14,7 @@ photographs.
 from __future__ import annotations
 
 import argparse
+import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -84,11 +85,13 @@ def epoch_rates(setting: Setting, network: str) -> dict[str, Any]:
     print_table(f"epoch of {network}, images per CPU-second ({setting.threads} thread)", rates, base=base)
     packed = runs[OURS][0].result["packed_bytes"]
     peaks = {side: [run.peak_pss_bytes / MEBIBYTE for run in side_runs] for side, side_runs in runs.items()}
-    print_table(f"peak memory, MiB (packed images: {packed / MEBIBYTE:.0f})", peaks, base=base)
+    allowed = statistics.median(peaks[base]) + 1.1 * packed / MEBIBYTE
+    print_table(f"peak memory, MiB (the loop's and 1.1 × the packed images: {allowed:,.0f})", peaks, base=base)
     return {
         "images_per_cpu_s": rates,
         "base": base,
-        "packed_mb": packed / 1e6,
+        "packed_mib": packed / MEBIBYTE,
+        "peak_pss_allowed_mib": allowed,
         "runs": {side: figures(side_runs) for side, side_runs in runs.items()},
     }
 
