@@ -17,18 +17,22 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
+
+import torch
 
 from bench import cases
 from bench.cases import CACHE, RECIPE
 from bench.harness import ROOT, Run, figures, interleave, print_table, save
 from bench.train import TIMM_MODEL, YOLO_MODEL
-from calotype.params import PredictParams
+from calotype.files import read_json, sha256_of, write_json
 
 BATCH = 256
 EPOCHS = 2
-OURS = "calotype"
+OURS, REFERENCE = "calotype", "float32"
 BATCHES, ONE, LOADER = "MLflow pyfunc, batches", "MLflow pyfunc, one a call", "DataLoader, eager float32"
 TIMM, YOLO = f"timm inference.py, {TIMM_MODEL}", f"ultralytics, {YOLO_MODEL}"
 FILES = 10_000
@@ -91,7 +95,8 @@ def prepare(cifar: Path, *, full: bool, threads: int) -> Setting:
     values = {"train.epochs": EPOCHS, "train.threads": threads, "predict.batch_size": BATCH, "promote.floor": 0.1}
     project = cases.make_project(CACHE / "projects" / f"predict-{images.name}", images, RECIPE | values)
     if not (project / "promoted").exists():
-        for words in (("dvc", "repro"), ("calotype", "register"), ("calotype", "promote")):
+        tune = [("calotype", "tune")] if len(engines()) > 1 else []
+        for words in [("dvc", "repro"), ("calotype", "register"), ("calotype", "promote"), *tune]:
             cases.run_ours(*words, project=project, threads=threads, memory=False)
         (project / "promoted").touch()
     out = CACHE / "predictions"
@@ -102,9 +107,11 @@ def prepare(cifar: Path, *, full: bool, threads: int) -> Setting:
 
 
 def engines() -> tuple[str, ...]:
-    """The engines that params.yaml can name for predictions."""
-    named = PredictParams.model_fields.get("engine")
-    return get_args(named.annotation) if named else ("float32",)
+    """The engines that `calotype tune` chooses from; before there was such a choice, the one."""
+    if find_spec("calotype.learning.engines") is None:
+        return (REFERENCE,)
+    names: tuple[str, ...] = import_module("calotype.learning.engines").names(torch.device("cpu"))
+    return names
 
 
 def _our_commands(setting: Setting) -> dict[str, Side]:
@@ -131,9 +138,18 @@ def _our_loops(setting: Setting) -> dict[str, Side]:
 
 
 def _ours(setting: Setting, engine: str, words: tuple[str | Path, ...]) -> Run:
-    if len(engines()) > 1:
-        cases.set_params(setting.project, {"predict.engine": engine})
+    _choose(setting, engine)
     return cases.run_ours(*words, project=setting.project, threads=setting.threads)
+
+
+def _choose(setting: Setting, engine: str) -> None:
+    """Let the file that `calotype tune` wrote name an engine, at the batch size that was its best."""
+    digest = sha256_of(setting.bundle / "digests.json")
+    for path in (setting.project / ".cache").rglob(f"{digest}.json"):
+        choice = read_json(path)
+        tried = [measured for measured in choice["measured"] if measured["engine"] == engine]
+        best = max(tried, key=lambda measured: measured["images_per_s"])
+        write_json(path, choice | {"engine": engine, "batch_size": best["batch_size"]})
 
 
 def _peers(setting: Setting) -> dict[str, Side]:
