@@ -20,7 +20,7 @@ from bench.harness import RESULTS, ROOT
 from calotype.files import read_json
 
 OURS, PEER, INK, QUIET = "#1f5f8b", "#b9c2ca", "#22282d", "#6b757d"
-BAR, PANEL_GAP, WIDTH_IN = 0.34, 1.15, 9.0
+BAR, PANEL_GAP, WIDTH_IN = 0.34, 0.95, 9.4
 """Inches of one bar with its gap, of the space for a panel's title and foot, and of the whole width."""
 
 Rates = Mapping[str, Sequence[float]]
@@ -74,11 +74,11 @@ def predict_panels(measured: Mapping[str, Any]) -> list[Panel]:
 def draw(panels: Sequence[Panel], measured: Mapping[str, Any], path: Path) -> None:
     """Draw panels of horizontal bars under one another, bars equally thick everywhere."""
     heights = [BAR * len(panel.rates) for panel in panels]
-    total = sum(heights) + PANEL_GAP * len(panels) + 0.35
+    total = sum(heights) + PANEL_GAP * len(panels) + 0.45
     figure = Figure(figsize=(WIDTH_IN, total), facecolor="white")
-    top = total - 0.75
+    top = total - 0.45
     for panel, height in zip(panels, heights, strict=True):
-        axes = figure.add_axes((0.33, (top - height) / total, 0.60, height / total))
+        axes = figure.add_axes((0.36, (top - height) / total, 0.61, height / total))
         _bars(axes, panel)
         top -= height + PANEL_GAP
     figure.text(0.03, 0.1 / total, _facts(measured), fontsize=8, color=QUIET, va="bottom")
@@ -94,13 +94,14 @@ def _bars(axes: Axes, panel: Panel) -> None:
         median = statistics.median(values)
         axes.barh(place, median, height=0.68, color=OURS if _is_ours(side) else PEER)
         axes.plot(values, [place] * len(values), "o", markersize=3, color=INK, alpha=0.7, clip_on=False)
-        times = f"   {median / best_peer:.1f} × the best peer" if best_peer and _is_ours(side) else ""
+        times = f"   {median / best_peer:.2f} × the best peer" if best_peer and _is_ours(side) else ""
         axes.text(max(values) + widest * 0.015, place, f"{median:,.0f}{times}", va="center", fontsize=9)
     axes.set_yticks(range(len(order)), order)
-    axes.set_xlim(0, widest * 1.28)
+    axes.set_xlim(0, widest * 1.36)
     axes.set_ylim(-0.6, len(order) - 0.4)
-    axes.set_title(panel.title, loc="left", fontsize=11, fontweight="bold", x=-0.5)
+    axes.set_title(panel.title, loc="left", fontsize=11, fontweight="bold", x=-0.55)
     axes.set_xlabel("images per CPU-second", fontsize=8.5, color=QUIET)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.tick_params(axis="x", labelsize=8, colors=QUIET, length=0)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color="#e6eaed", linewidth=0.8)
