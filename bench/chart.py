@@ -55,7 +55,7 @@ def train_panels(measured: Mapping[str, Any]) -> list[Panel]:
     whole = {_with_macs(side, mmacs): found["images_per_cpu_s"] for side, found in measured["whole_run"].items()}
     panels.append(Panel("One whole run of one epoch, from process start to end", whole))
     if "photographs" in measured:
-        title = "Photographs at 128 px: input pipeline, epochs after the first"
+        title = "Photographs at 128 px: input pipeline, second epoch"
         panels.append(Panel(title, measured["photographs"]["images_per_cpu_s"]))
     return panels
 
