@@ -124,7 +124,7 @@ def _with_macs(side: str, mmacs: Mapping[str, float]) -> str:
 def _facts(measured: Mapping[str, Any]) -> str:
     machine, settings = measured["machine"], measured["settings"]
     return (
-        f"{measured['data']}; bars are medians, dots single runs, n = {settings['n']}; {settings['threads']} thread, "
+        f"{measured['data']}; bars are medians, dots single runs; {settings['threads']} thread, "
         f"batch {settings['batch']}\n{machine['processor']}, {machine['cores']} cores, torch "
         f"{machine['versions']['torch']}, {machine['date']}"
     )

@@ -103,7 +103,7 @@ def prepare(cifar: Path, *, full: bool, threads: int) -> Setting:
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     slow_files = FILES if full else 2_000
-    return Setting(project, cifar / "test", out, 5 if full else 2, threads, slow_files)
+    return Setting(project, cifar / "test", out, 3 if full else 1, threads, slow_files)
 
 
 def engines() -> tuple[str, ...]:
@@ -264,7 +264,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.predict", description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, default=ROOT / "data" / "raw" / "cifar10", help="CIFAR-10 as JPEG files")
     parser.add_argument("--threads", type=int, default=1, help="threads of each process, the same for all")
-    parser.add_argument("--full", action="store_true", help="all images for training and peers, five repeats")
+    parser.add_argument("--full", action="store_true", help="all images for training and peers, three repeats")
     return parser.parse_args()
 
 

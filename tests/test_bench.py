@@ -125,7 +125,7 @@ def test_a_chart_is_drawn_from_rates(tmp_path: Path) -> None:
     measured = {
         "machine": harness.machine(),
         "data": "ten images",
-        "settings": {"n": 2, "threads": 1, "batch": 128},
+        "settings": {"threads": 1, "batch": 128},
     }
     panel = chart.Panel("Training", {"calotype": [1300.0, 1250.0], "ImageFolder loop": [430.0, 440.0]})
     chart.draw([panel], measured, tmp_path / "chart.png")
