@@ -97,7 +97,7 @@ def _bars(axes: Axes, panel: Panel) -> None:
         times = f"   {median / best_peer:.2f} × the best peer" if best_peer and _is_ours(side) else ""
         axes.text(max(values) + widest * 0.015, place, f"{median:,.0f}{times}", va="center", fontsize=9)
     axes.set_yticks(range(len(order)), order)
-    axes.set_xlim(0, widest * 1.36)
+    axes.set_xlim(0, widest * 1.45)
     axes.set_ylim(-0.6, len(order) - 0.4)
     axes.set_title(panel.title, loc="left", fontsize=11, fontweight="bold", x=-0.55)
     axes.set_xlabel("images per CPU-second", fontsize=8.5, color=QUIET)
