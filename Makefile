@@ -54,6 +54,22 @@ lock: $(READY) ## Renew requirements.lock from the ranges in pyproject.toml
 	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip compile --quiet pyproject.toml --group dev --universal --python-version 3.11 --upgrade \
 		--generate-hashes --no-emit-index-url --no-annotate --no-header --output-file requirements.lock
 
+PEERS := .cache/bench/peers
+
+bench: $(READY) bench-peers ## All benchmarks in their short form; CIFAR10=/path PHOTOGRAPHS=/path (see bench/train.py)
+	$(BIN)/python -m bench.all $(if $(CIFAR10),--data "$(CIFAR10)") $(if $(PHOTOGRAPHS),--photographs "$(PHOTOGRAPHS)")
+
+bench-peers: $(PEERS)/ready ## Make .cache/bench/peers from bench/requirements.lock: timm, fastai, ultralytics, mlflow
+
+$(PEERS)/ready: bench/requirements.lock | $(READY)
+	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv --without-pip $(PEERS)
+	@VIRTUAL_ENV=$(CURDIR)/$(PEERS) $(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode bench/requirements.lock
+	@touch $@
+
+lock-bench: $(READY) ## Renew bench/requirements.lock, torch and mlflow as in requirements.lock
+	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip compile --quiet bench/requirements.in --universal --python-version 3.11 --upgrade \
+		--constraint requirements.lock --generate-hashes --no-emit-index-url --no-annotate --no-header --output-file bench/requirements.lock
+
 up: $(READY) ## Start Prefect's server, MLflow's server and a worker; deploy the flows
 	@$(BIN)/calotype up
 
@@ -66,4 +82,4 @@ ui: $(READY) ## Open MLflow's pages on the runs under mlruns/
 clean: ## Remove caches and built files; data, models, runs and .venv stay
 	rm -rf .cache build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
-.PHONY: help setup demo test test-fast test-browser check lock up down ui clean
+.PHONY: help setup demo test test-fast test-browser check lock bench bench-peers lock-bench up down ui clean

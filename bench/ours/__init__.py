@@ -1,0 +1,1 @@
+"""Programs of ours that the benchmarks run in processes of their own."""
