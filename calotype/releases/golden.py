@@ -165,11 +165,11 @@ def _answer(request: dict[str, Any]) -> Answer:
 def _compare(bundle: Bundle, table: pa.Table, request: dict[str, Any]) -> Answer:
     import numpy as np
 
-    from calotype.data.decode import decode, fit
+    from calotype.data.decode import decode_fitted
 
     data = [row["bytes"] for row in table["image"].to_pylist()]
     logged = np.array(table["probabilities"].to_pylist(), dtype=np.float32)
-    images = np.stack([fit(decode(item, max_megapixels=request["max_megapixels"]), bundle.image) for item in data])
+    images = np.stack([decode_fitted(item, bundle.image, max_megapixels=request["max_megapixels"]) for item in data])
     answers = _probabilities(bundle, images, request)
     count = len(images)
     if not np.isfinite(answers).all():
