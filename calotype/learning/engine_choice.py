@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from calotype.files import read_json, write_json
 from calotype.learning import engines
 from calotype.learning.device import processor_flags
+from calotype.learning.engine_names import REFERENCE
 
-FORMAT_VERSION = 1
 CPU_INFO = Path("/proc/cpuinfo")
 
 
@@ -51,7 +51,7 @@ class Choice(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[1] = 1
     engine: str
     batch_size: Annotated[int, Field(ge=1)]
     images: int
@@ -75,16 +75,21 @@ def read(folder: Path, digest: str, device: torch.device) -> tuple[Choice | None
     try:
         choice = Choice.model_validate(read_json(path))
     except (ValueError, ValidationError):
-        return None, f"{path.name}: not a choice of this format; {engines.REFERENCE} answers. Run `calotype tune`."
+        return None, f"{path.name}: not a choice of this format; {REFERENCE} answers. Run `calotype tune`."
     if choice.engine not in engines.names(device):
-        return None, f"{choice.engine} is no engine of {device.type}; {engines.REFERENCE} answers. Run `calotype tune`."
+        return None, f"{choice.engine} is no engine of {device.type}; {REFERENCE} answers. Run `calotype tune`."
     here = where(device)
     kept = choice.measured_on
     differing = [f"{key} {kept.get(key)}, here {value}" for key, value in here.items() if kept.get(key) != value]
     if differing:
         found = f"the engine {choice.engine} was chosen on {'; '.join(differing)}"
-        return None, f"{found}; {engines.REFERENCE} answers. Run `calotype tune`."
+        return None, f"{found}; {REFERENCE} answers. Run `calotype tune`."
     return choice, ""
+
+
+def engine_of(choice: Choice | None) -> str:
+    """The engine that answers."""
+    return choice.engine if choice else REFERENCE
 
 
 def where(device: torch.device) -> dict[str, str]:

@@ -17,19 +17,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.jit._trace import TracerWarning
 
 from calotype.errors import CalotypeError, UsageError
+from calotype.learning.engine_names import REFERENCE, TOLERANCES
 from calotype.learning.network import Probabilities
 from calotype.params import ImageParams
-
-REFERENCE = "float32"
-
-TOLERANCES = {REFERENCE: 1e-4, "onnx": 1e-4, "bf16": 0.02}
-"""Engines, and the largest difference of a probability from the logged one that a load check passes.
-
-Another batch size, thread count, processor or order of a float32 sum moves a probability by some 1e-6; bfloat16 keeps 8
-bits of each number and moves it by some 1e-2. Other weights or another preprocessing move it by far more.
-"""
 
 Answer = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """From uint8 images (N, C, S, S) to probabilities (N, K); quick where the pixels of a row lie together (NHWC)."""
@@ -115,7 +108,7 @@ def fold(network: nn.Module) -> nn.Module:
     from torch.fx.proxy import TraceError
 
     try:
-        return cast(nn.Module, fuse(network))
+        return fuse(network)
     except TraceError:
         return copy.deepcopy(network)
 
@@ -133,12 +126,12 @@ def export(model: Probabilities, image: ImageParams) -> bytes:
     with warnings.catch_warnings():
         # The newer exporter takes ten times as long, and two packages more.
         warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.simplefilter("ignore", TracerWarning)
         try:
             torch.onnx.export(
                 _Exported(model).eval(),
                 (pixels,),
-                buffer,
+                buffer,  # type: ignore[arg-type] - the stubs know paths alone
                 dynamo=False,
                 verbose=False,
                 input_names=["images"],

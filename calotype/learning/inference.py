@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from calotype.learning import engines
 from calotype.learning.bundle import Bundle
 from calotype.learning.device import choose_device
+from calotype.learning.engine_names import REFERENCE
 from calotype.learning.network import Probabilities, build
 
 
@@ -34,7 +35,7 @@ class Classifier:
     threads
         Threads of a CPU; torch's own choice if not given.
     engine
-        How probabilities are computed, a key of `engines.TOLERANCES`.
+        How probabilities are computed, a key of `engine_names.TOLERANCES`.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Classifier:
         device: str = "auto",
         batch_size: int,
         threads: int | None = None,
-        engine: str = engines.REFERENCE,
+        engine: str = REFERENCE,
     ) -> None:
         if threads:
             torch.set_num_threads(threads)

@@ -2,7 +2,8 @@
 
 Every append carries one application id with a rising number, and is committed through the very snapshot in which the
 known rows were read. Of several writers that read the same snapshot one commits; the others read again, leave out what
-is there by now, and try again. A table of version 1 gets the column that version 2 added, its old rows without a value.
+is there by now, and try again. A table of an older version gets the columns that were added since, its old rows without
+a value in them.
 """
 
 from __future__ import annotations
@@ -13,22 +14,31 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.schema import Field
+from numpy.typing import NDArray
 
 from calotype.errors import CalotypeError, DataError
-from calotype.predictions.prediction_rows import SCHEMA, Key
+from calotype.predictions import known
+from calotype.predictions.known import Digests, Known
+from calotype.predictions.prediction_rows import SCHEMA
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 FORMAT_KEY = "calotype.format_version"
 APPLICATION = "calotype.predictions"
 ATTEMPTS = 30
-ADDED = ("abstained",)
-"""Columns that version 1 lacks."""
+LACKING = {"1": ("abstained", "engine"), "2": ("engine",)}
+"""Columns that older versions lack."""
+
+ROWS_AT_ONCE = 8192
+WRITER = WriterProperties(max_row_group_size=64 * 1024)
+FILE_BYTES = 32 * 2**20
+"""Size at which a file of the table is closed: until then its rows are in memory."""
 
 TABLE_SCHEMA = pa.schema(
     [
@@ -60,14 +70,14 @@ def open_table(place: Path) -> DeltaTable | None:
     return table
 
 
-def known_keys(table: DeltaTable | None) -> set[Key]:
+def known_keys(table: DeltaTable | None) -> Known:
     """Path and image_id of every row."""
     if table is None:
-        return set()
-    keys: set[Key] = set()
-    for batch in table.to_pyarrow_dataset().to_batches(columns=["path", "image_id"]):
-        keys.update(zip(batch["path"].to_pylist(), batch["image_id"].to_pylist(), strict=True))
-    return keys
+        return known.NONE
+    rows = table.to_pyarrow_dataset().to_batches(
+        columns=["path", "image_id"], batch_size=ROWS_AT_ONCE, batch_readahead=1, fragment_readahead=1
+    )
+    return Known(known.digests_in(rows))
 
 
 def append(place: Path, spool: Path) -> int:
@@ -90,16 +100,17 @@ def append(place: Path, spool: Path) -> int:
     CalotypeError
         If other writers came first ``ATTEMPTS`` times.
     """
+    digests = known.digests_in(_batches(spool, ["path", "image_id"]))
     for attempt in range(ATTEMPTS):
         table = open_table(place) or _create(place)
         if not _is_up_to_date(table):
             _upgrade(table)
             continue
-        known = known_keys(table)
-        new = sum(int(batch.num_rows) for batch in _unknown(spool, known))
+        is_new = _first_of_each(digests) & ~known_keys(table).holds(digests)
+        new = int(is_new.sum())
         if not new:
             return 0
-        if _commit(table, _unknown(spool, known)):
+        if _commit(table, _chosen(spool, is_new)):
             return new
         time.sleep(random.uniform(0, 0.05 * (attempt + 1)))
     raise CalotypeError(
@@ -108,15 +119,24 @@ def append(place: Path, spool: Path) -> int:
     )
 
 
-def _unknown(spool: Path, known: set[Key]) -> Iterator[pa.RecordBatch]:
-    seen: set[Key] = set()
+def _first_of_each(digests: Digests) -> NDArray[np.bool_]:
+    is_first = np.zeros(len(digests), dtype=np.bool_)
+    is_first[np.unique(digests, return_index=True)[1]] = True
+    return is_first
+
+
+def _chosen(spool: Path, is_chosen: NDArray[np.bool_]) -> Iterator[pa.RecordBatch]:
+    start = 0
+    for batch in _batches(spool):
+        mask = is_chosen[start : start + batch.num_rows]
+        start += batch.num_rows
+        if mask.any():
+            yield batch.filter(pa.array(mask)).cast(TABLE_SCHEMA)
+
+
+def _batches(spool: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
     with pq.ParquetFile(spool) as file:
-        for batch in file.iter_batches(batch_size=8192):
-            keys = list(zip(batch["path"].to_pylist(), batch["image_id"].to_pylist(), strict=True))
-            mask = [key not in known and key not in seen for key in keys]
-            seen.update(keys)
-            if any(mask):
-                yield batch.filter(pa.array(mask)).cast(TABLE_SCHEMA)
+        yield from file.iter_batches(batch_size=ROWS_AT_ONCE, columns=columns)
 
 
 def _commit(table: DeltaTable, rows: Iterator[pa.RecordBatch]) -> bool:
@@ -125,7 +145,14 @@ def _commit(table: DeltaTable, rows: Iterator[pa.RecordBatch]) -> bool:
     transaction = CommitProperties(app_transactions=[Transaction(APPLICATION, number)])
     reader = pa.RecordBatchReader.from_batches(TABLE_SCHEMA, rows)
     try:
-        write_deltalake(table, reader, mode="append", commit_properties=transaction)
+        write_deltalake(
+            table,
+            reader,
+            mode="append",
+            commit_properties=transaction,
+            writer_properties=WRITER,
+            target_file_size=FILE_BYTES,
+        )
     except CommitFailedError:
         return False
     return True
@@ -175,8 +202,8 @@ def _check(table: DeltaTable, place: Path) -> None:
     # By name: a column that an upgrade adds stands last.
     fields = {field.name: field for field in table.schema().fields}
     expected = {field.name: field for field in _expected()}
-    if found == "1":
-        expected = {name: field for name, field in expected.items() if name in fields or name not in ADDED}
+    added = LACKING.get(found or "", ())
+    expected = {name: field for name, field in expected.items() if name in fields or name not in added}
     if fields != expected or found is None:
         raise DataError(
             f"{place}: found a table with the columns {', '.join(fields)}; expected the table of predictions "

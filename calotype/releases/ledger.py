@@ -31,10 +31,12 @@ from calotype.errors import CalotypeError, DataError
 
 Verdict = Literal["promote", "hold", "reject", "forced", "rollback", "manual"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FORMAT_KEY = "calotype.format_version"
 APPLICATION = "calotype.ledger"
 ATTEMPTS = 200
+LACKING = {"1": ("bundle_digest", "run_id")}
+"""Columns that older versions lack."""
 
 SCHEMA = pa.schema(
     [
@@ -48,6 +50,9 @@ SCHEMA = pa.schema(
         pa.field("reason", pa.string(), nullable=False),
         pa.field("who", pa.string(), nullable=False),
         pa.field("at", pa.timestamp("us", tz="UTC"), nullable=False),
+        # Of the champion that the entry makes: with its bundle at hand, nobody need be asked for it.
+        pa.field("bundle_digest", pa.string()),
+        pa.field("run_id", pa.string()),
     ]
 )
 
@@ -68,6 +73,8 @@ class Draft:
         One line.
     evidence_digest
         SHA-256 of the evidence that the contender's run holds, or empty.
+    bundle_digest, run_id
+        Of the champion afterwards, where the title changes hands.
     """
 
     version: int | None
@@ -75,6 +82,8 @@ class Draft:
     verdict: Verdict
     reason: str
     evidence_digest: str = ""
+    bundle_digest: str | None = None
+    run_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +100,8 @@ class Entry:
     reason: str
     who: str
     at: datetime
+    bundle_digest: str | None = None
+    run_id: str | None = None
 
     @property
     def moves(self) -> bool:
@@ -162,7 +173,7 @@ def commit(place: str, model: str, who: str, propose: Callable[[View], Draft | N
     draft: Draft | None = None
     judged: View | None = None
     for attempt in range(ATTEMPTS):
-        view = _view(_open(place) or _create(place), place, model)
+        view = _view(_writable(place), place, model)
         if judged is None or judged.head != view.head:
             draft, judged = propose(view), view
         if draft is None:
@@ -236,6 +247,20 @@ def _open(place: str) -> DeltaTable | None:
     return table
 
 
+def _writable(place: str) -> DeltaTable:
+    """The table, made if absent and brought to this version; another writer may be first with either."""
+    table = _open(place) or _create(place)
+    if table.metadata().configuration.get(FORMAT_KEY) == str(FORMAT_VERSION):
+        return table
+    present = {entry.name for entry in table.schema().fields}
+    lacking = [entry for entry in DeltaSchema.from_arrow(SCHEMA).fields if entry.name not in present]
+    with contextlib.suppress(CommitFailedError):
+        if lacking:
+            table.alter.add_columns(lacking)
+        table.alter.set_table_properties({FORMAT_KEY: str(FORMAT_VERSION)}, raise_if_not_exists=False)
+    return _open(place) or table
+
+
 def _create(place: str) -> DeltaTable:
     # Another process may make the table at this moment: then it is there below.
     with contextlib.suppress(DeltaError, OSError):
@@ -261,7 +286,10 @@ def _check(table: DeltaTable, place: str) -> None:
     found = table.metadata().configuration.get(FORMAT_KEY)
     if found is not None and found.isdigit() and int(found) > FORMAT_VERSION:
         raise DataError(f"{place}: format_version is {found}; this calotype writes {FORMAT_VERSION}. Upgrade it.")
-    if table.schema() != DeltaSchema.from_arrow(SCHEMA) or found is None:
+    fields = {entry.name: entry for entry in table.schema().fields}
+    expected = {entry.name: entry for entry in DeltaSchema.from_arrow(SCHEMA).fields}
+    added = LACKING.get(found or "", ())
+    if fields != {name: entry for name, entry in expected.items() if name in fields or name not in added} or not found:
         names = ", ".join(entry.name for entry in table.schema().fields)
         raise DataError(
             f"{place}: found a table with the columns {names}; expected the ledger of promotions "
