@@ -131,7 +131,7 @@ def export(model: Probabilities, image: ImageParams) -> bytes:
             torch.onnx.export(
                 _Exported(model).eval(),
                 (pixels,),
-                buffer,  # type: ignore[arg-type] - the stubs know paths alone
+                buffer,  # type: ignore[arg-type]  # the stubs know paths alone
                 dynamo=False,
                 verbose=False,
                 input_names=["images"],

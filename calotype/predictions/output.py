@@ -55,7 +55,8 @@ def _write_parquet(batches: Batches, schema: pa.Schema, file: Path) -> None:
 
 def _gathered(batches: Batches, schema: pa.Schema) -> Iterator[pa.Table]:
     held: list[pa.RecordBatch] = []
-    for batch in batches:
+    # A batch of images that are all known has no rows; Parquet knows no row group of none.
+    for batch in (one for one in batches if one.num_rows):
         held.append(batch)
         if sum(one.num_rows for one in held) >= ROWS_AT_ONCE:
             yield pa.Table.from_batches(held, schema)

@@ -60,7 +60,7 @@ def answer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     """A function that answers a request in this process, as if it had imported no training code."""
 
     def ask(bundle: Path, images: Path | None) -> Answer:
-        about = {"max_megapixels": 1.0, "batch_size": 256, "device": "cpu", "threads": 1}
+        about = {"max_megapixels": 1.0, "batch_size": 256, "device": "cpu", "threads": 1, "engines": "none"}
         request: dict[str, Any] = {"bundle": str(bundle), "golden": str(images) if images else None, **about}
         monkeypatch.setattr(golden, "TRAINING_CODE", ())
         monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(request) + "\n"))
@@ -154,7 +154,7 @@ def test_training_code_in_the_process_is_a_problem(
 
     assert calotype.learning.training.__name__ in golden.TRAINING_CODE
     request = {"bundle": str(folder), "golden": str(write()), "max_megapixels": 1.0, "batch_size": 2}
-    text = json.dumps(request | {"device": "cpu", "threads": 1})
+    text = json.dumps(request | {"device": "cpu", "threads": 1, "engines": "none"})
     monkeypatch.setattr("sys.stdin", io.StringIO(text + "\n"))
     golden.main()
     problem = Answer(**json.loads(capsys.readouterr().out)).problem
