@@ -5,7 +5,7 @@ read from the header before any pixel is decoded; every pixel is decoded, so tha
 be decoded right is rejected with a code of ``REJECTIONS``; nothing is guessed.
 
 Plain JPEG goes through simplejpeg, everything else through Pillow. Both stand on libjpeg-turbo, and their pixels are
-equal (tolerance 0) at simplejpeg's default flags; without Pillow's opening and checks a 32 × 32 file takes a sixth.
+equal (tolerance 0) at simplejpeg's default flags; without Pillow's opening and checks a 32 × 32 file takes a fifth.
 """
 
 from __future__ import annotations
