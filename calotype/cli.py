@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from calotype import __version__
-from calotype.errors import CalotypeError
+from calotype.errors import CalotypeError, UsageError
 
 app = typer.Typer(
     help="From a folder of labelled images to scheduled predictions that anyone can trace back and print again.",
@@ -187,12 +187,29 @@ def history(
 def predict(
     source: Annotated[Path, typer.Argument(help="A folder of images, or a CSV or Parquet table with a column path")],
     to: Annotated[Path, typer.Option(help="Where the rows go: a .parquet, .csv or .jsonl file")],
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps; train.device if not given")] = None,
+    batch_size: Annotated[str, typer.Option(help="Images of one forward pass; auto: as tuned")] = "auto",
+    workers: Annotated[str, typer.Option(help="Threads that read, decode and classify; auto: one a core")] = "auto",
 ) -> None:
     """Classify images with the champion: one row per file, always"""
     from calotype.predictions import prediction
 
     project, values = _project_and_params()
-    typer.echo(prediction.predict_to_file(project, values, source, to).summary())
+    means = prediction.Means(device, _number("--batch-size", batch_size), _number("--workers", workers))
+    typer.echo(prediction.predict_to_file(project, values, source, to, means).summary())
+
+
+@app.command(rich_help_panel=MODELS)
+def tune(
+    champion: Annotated[
+        bool, typer.Option("--champion", help="For the registered champion; without it, for the model in models/")
+    ] = False,
+) -> None:
+    """Measure the engines on this machine; predict with the fastest"""
+    from calotype.predictions import tuning
+
+    project, values = _project_and_params()
+    typer.echo(tuning.tune(project, values, champion=champion))
 
 
 @app.command(rich_help_panel=MODELS)
@@ -273,6 +290,14 @@ def ui() -> None:
     from calotype.project import Project
 
     servers.ui(Project.find())
+
+
+def _number(option: str, text: str) -> int | None:
+    if text == "auto":
+        return None
+    if text.isdigit() and int(text) > 0:
+        return int(text)
+    raise UsageError(f"{option}: found {text!r}; expected auto or a number from 1.")
 
 
 def _run_stage(name: str) -> None:

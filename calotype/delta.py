@@ -7,14 +7,16 @@ read. Of several writers that read the same snapshot one commits; the others rea
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.schema import Field
 
 from calotype.errors import DataError
 
@@ -35,15 +37,20 @@ class Kind:
         Under which its appends are numbered.
     schema
         Its columns.
+    format_version
+        The version of its format.
+    lacking
+        Columns that older versions lack, by version.
     """
 
     title: str
     variable: str
     application: str
     schema: pa.Schema
+    format_version: int
+    lacking: Mapping[str, tuple[str, ...]]
 
-    def refusal(self, place: Path | str, table: DeltaTable) -> DataError:
-        """The error for a table of other columns."""
+    def _refusal(self, place: Path | str, table: DeltaTable) -> DataError:
         found = ", ".join(field.name for field in table.schema().fields)
         return DataError(
             f"{place}: found a table with the columns {found}; expected {self.title} "
@@ -74,18 +81,41 @@ def open_table(place: Path | str, kind: Kind) -> DeltaTable | None:
         return None
 
 
-def format_version(place: Path | str, table: DeltaTable, newest: int) -> str | None:
-    """The version of its format as the table tells it, or None.
+def check(place: Path | str, table: DeltaTable, kind: Kind) -> None:
+    """Compare a table with its kind.
 
     Raises
     ------
     DataError
-        If it is newer than the newest known.
+        If its format is newer than this version's, or its columns are others.
     """
     found = table.metadata().configuration.get(FORMAT_KEY)
-    if found is not None and found.isdigit() and int(found) > newest:
-        raise DataError(f"{place}: format_version is {found}; this calotype writes {newest}. Upgrade it.")
-    return found
+    if found is not None and found.isdigit() and int(found) > kind.format_version:
+        raise DataError(f"{place}: format_version is {found}; this calotype writes {kind.format_version}. Upgrade it.")
+    # By name: a column that an upgrade adds stands last.
+    fields = {field.name: field for field in table.schema().fields}
+    optional = kind.lacking.get(found or "", ())
+    expected = {field.name: field for field in _fields(kind) if field.name in fields or field.name not in optional}
+    if fields != expected or found is None:
+        raise kind._refusal(place, table)
+
+
+def is_up_to_date(table: DeltaTable, kind: Kind) -> bool:
+    """Whether a table has the newest format."""
+    return table.metadata().configuration.get(FORMAT_KEY) == str(kind.format_version)
+
+
+def upgrade(table: DeltaTable, kind: Kind) -> None:
+    """Bring a table of an older version to this one, columns before version; another writer may be first.
+
+    Old rows have no value in the columns that are added.
+    """
+    present = {field.name for field in table.schema().fields}
+    added = [field for field in _fields(kind) if field.name not in present]
+    with contextlib.suppress(CommitFailedError):
+        if added:
+            table.alter.add_columns(added)
+        table.alter.set_table_properties({FORMAT_KEY: str(kind.format_version)}, raise_if_not_exists=False)
 
 
 def create(
@@ -93,8 +123,8 @@ def create(
     kind: Kind,
     name: str,
     description: str,
-    configuration: dict[str, str],
     *,
+    properties: Mapping[str, str] | None = None,
     partition_by: Sequence[str] = (),
 ) -> None:
     """Make a table, unless another process makes it at this moment: then it is there all the same."""
@@ -106,7 +136,7 @@ def create(
             partition_by=list(partition_by),
             name=name,
             description=description,
-            configuration=configuration,
+            configuration={FORMAT_KEY: str(kind.format_version)} | dict(properties or {}),
             raise_if_key_not_exists=False,
         )
 
@@ -116,14 +146,21 @@ def next_number(table: DeltaTable, kind: Kind) -> int:
     return (table.transaction_version(kind.application) or 0) + 1
 
 
-def append(table: DeltaTable, kind: Kind, rows: pa.Table | pa.RecordBatchReader) -> bool:
-    """Commit rows through the snapshot that was read; False if another writer was first."""
+def append(table: DeltaTable, kind: Kind, rows: pa.Table | pa.RecordBatchReader, **options: Any) -> bool:
+    """Commit rows through the snapshot that was read; False if another writer was first.
+
+    Options are those of `deltalake.write_deltalake`.
+    """
     transaction = CommitProperties(app_transactions=[Transaction(kind.application, next_number(table, kind))])
     try:
-        write_deltalake(table, rows, mode="append", commit_properties=transaction)
+        write_deltalake(table, rows, mode="append", commit_properties=transaction, **options)
     except CommitFailedError:
         return False
     return True
+
+
+def _fields(kind: Kind) -> list[Field]:
+    return list(DeltaSchema.from_arrow(kind.schema).fields)
 
 
 def _holds_something_else(folder: Path) -> bool:

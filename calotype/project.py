@@ -85,6 +85,11 @@ class Project:
         return self.root / ".cache"
 
     @property
+    def engines(self) -> Path:
+        """What `calotype tune` chose on this machine, a file for each bundle."""
+        return self.cache / "engines"
+
+    @property
     def services(self) -> Path:
         """State of `make up`: configuration, sockets, process ids."""
         return self.root / ".services"

@@ -28,7 +28,7 @@ import polars as pl
 
 from calotype import console
 from calotype.data import shards
-from calotype.data.decode import DecodeError, decode, fit
+from calotype.data.decode import DecodeError, decode_fitted
 from calotype.errors import DataError
 from calotype.files import read_json
 from calotype.params import ImageParams
@@ -203,7 +203,7 @@ def threads() -> int:
 
 def _decode_one(image_id: str, data: bytes, image: ImageParams, max_megapixels: float) -> np.ndarray:
     try:
-        return fit(decode(data, max_megapixels=max_megapixels), image)
+        return decode_fitted(data, image, max_megapixels=max_megapixels)
     except DecodeError as error:
         raise DataError(
             f"image {image_id[:12]}…: {error}. Ingest could decode it: the cap or the decoder has changed. {_AGAIN}"

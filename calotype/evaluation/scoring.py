@@ -13,6 +13,7 @@ from calotype.data.splitting import read_splits
 from calotype.errors import DataError
 from calotype.evaluation.metrics import Ints
 from calotype.learning.bundle import Bundle
+from calotype.learning.engine_names import REFERENCE
 from calotype.learning.inference import Classifier
 from calotype.params import ImageParams, Params
 from calotype.project import Project
@@ -64,18 +65,28 @@ def chunks(
         )
 
 
-def classifier_of(params: Params, bundle: Bundle) -> Classifier:
+def classifier_of(params: Params, bundle: Bundle, engine: str = REFERENCE) -> Classifier:
     """The model on the device, with the batch size and threads that params.yaml names."""
     return Classifier(
-        bundle, device=params.train.device, batch_size=params.predict.batch_size, threads=params.train.threads
+        bundle,
+        device=params.train.device,
+        batch_size=params.predict.batch_size,
+        threads=params.train.threads,
+        engine=engine,
     )
 
 
 def classify(
-    params: Params, project: Project, bundle: Bundle, image_ids: Sequence[str], *, prefix: str = "evaluate"
+    params: Params,
+    project: Project,
+    bundle: Bundle,
+    image_ids: Sequence[str],
+    *,
+    prefix: str = "evaluate",
+    engine: str = REFERENCE,
 ) -> NDArray[np.float32]:
     """Class probabilities of stored images, float32 (N, K), in the order of ``image_ids``."""
-    classifier = classifier_of(params, bundle)
+    classifier = classifier_of(params, bundle, engine)
     pieces = chunks(params, project, bundle.image, image_ids, prefix=prefix)
     parts = [classifier.probabilities(images) for _, images in pieces]
     return np.concatenate(parts) if parts else np.empty((0, len(bundle.classes)), dtype=np.float32)

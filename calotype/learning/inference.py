@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from calotype.learning import engines
 from calotype.learning.bundle import Bundle
 from calotype.learning.device import choose_device
+from calotype.learning.engine_names import REFERENCE
 from calotype.learning.network import Probabilities, build
 
 
@@ -23,7 +22,7 @@ def probability_model(bundle: Bundle) -> Probabilities:
 
 
 class Classifier:
-    """A bundle's network on a device.
+    """A bundle's network on a device; several threads may ask it at once.
 
     Parameters
     ----------
@@ -35,17 +34,29 @@ class Classifier:
         Images in one forward pass.
     threads
         Threads of a CPU; torch's own choice if not given.
+    engine
+        How probabilities are computed, a key of `engine_names.TOLERANCES`.
     """
 
-    def __init__(self, bundle: Bundle, *, device: str = "auto", batch_size: int, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        device: str = "auto",
+        batch_size: int,
+        threads: int | None = None,
+        engine: str = REFERENCE,
+    ) -> None:
         if threads:
             torch.set_num_threads(threads)
         self.classes = bundle.classes
         self.abstain_below = bundle.abstain_below
+        self.engine = engine
         self._device = choose_device(device)
         self._batch_size = batch_size
         model = probability_model(bundle).to(self._device)
         self._model = model.to(memory_format=torch.channels_last)
+        self._answer = engines.build(engine, self._model, bundle.image, self._device, torch.get_num_threads())
 
     @property
     def where(self) -> str:
@@ -57,17 +68,15 @@ class Classifier:
 
     def probabilities(self, images_nchw: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Class probabilities, float32 (N, K), in the order of ``classes``, for uint8 images (N, C, S, S)."""
-        return self._answers(self._model, images_nchw)
+        return self._answers(self._answer, images_nchw)
 
     def logits(self, images_nchw: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """What the network gives before temperature and softmax, float32 (N, K), for uint8 images (N, C, S, S)."""
-        return self._answers(self._model.logits, images_nchw)
+        """What the network gives before temperature and softmax, float32 (N, K), by the reference engine."""
+        return self._answers(engines.by_torch(self._model.logits, self._device), images_nchw)
 
-    def _answers(self, model: Callable[[Tensor], Tensor], images_nchw: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _answers(self, answer: engines.Answer, images_nchw: NDArray[np.uint8]) -> NDArray[np.float32]:
         results = np.empty((len(images_nchw), len(self.classes)), dtype=np.float32)
-        with torch.inference_mode():
-            for start in range(0, len(images_nchw), self._batch_size):
-                batch = torch.from_numpy(np.ascontiguousarray(images_nchw[start : start + self._batch_size]))
-                batch = batch.to(self._device).contiguous(memory_format=torch.channels_last)
-                results[start : start + self._batch_size] = model(batch).cpu().numpy()
+        for start in range(0, len(images_nchw), self._batch_size):
+            place = slice(start, start + self._batch_size)
+            results[place] = answer(images_nchw[place])
         return results

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ from calotype.errors import UsageError
 from calotype.files import replacing
 
 Batches = Iterable[pa.RecordBatch]
+
+ROWS_AT_ONCE = 16_384
+"""Rows of a Parquet file's row group: many small ones would fill memory with their descriptions."""
 
 DIGITS = 7
 """Decimal places of a float32 probability in text."""
@@ -38,7 +41,7 @@ def check_output(to: Path) -> None:
 
 
 def write(batches: Batches, schema: pa.Schema, to: Path) -> None:
-    """Write the rows as they come; memory holds one batch."""
+    """Write the rows as they come; memory holds `ROWS_AT_ONCE` of them."""
     check_output(to)
     with replacing(to) as temporary:
         WRITERS[to.suffix.lower()](batches, schema, temporary)
@@ -46,8 +49,20 @@ def write(batches: Batches, schema: pa.Schema, to: Path) -> None:
 
 def _write_parquet(batches: Batches, schema: pa.Schema, file: Path) -> None:
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        for batch in batches:
-            writer.write_batch(batch)
+        for rows in _gathered(batches, schema):
+            writer.write_table(rows, row_group_size=rows.num_rows)
+
+
+def _gathered(batches: Batches, schema: pa.Schema) -> Iterator[pa.Table]:
+    held: list[pa.RecordBatch] = []
+    # A batch of images that are all known has no rows; Parquet knows no row group of none.
+    for batch in (one for one in batches if one.num_rows):
+        held.append(batch)
+        if sum(one.num_rows for one in held) >= ROWS_AT_ONCE:
+            yield pa.Table.from_batches(held, schema)
+            held = []
+    if held:
+        yield pa.Table.from_batches(held, schema)
 
 
 def _write_csv(batches: Batches, schema: pa.Schema, file: Path) -> None:

@@ -4,25 +4,43 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from calotype.console import track
+from calotype.console import say, track
 from calotype.errors import DataError
 from calotype.params import Params
-from calotype.predictions import incoming, output, prediction_rows
+from calotype.predictions import incoming, known, output, prediction_rows
 from calotype.predictions.incoming import Folder, Waiting
-from calotype.predictions.prediction_rows import PREDICTED, SCHEMA, Key, Model
+from calotype.predictions.known import Key
+from calotype.predictions.prediction_rows import PREDICTED, SCHEMA, Form, Model
 from calotype.project import Project
+from calotype.releases.local_bundles import Champion, known_champion
 
-if TYPE_CHECKING:
-    from calotype.releases.registry import Champion
+
+@dataclass(frozen=True)
+class Means:
+    """What a prediction may use; None is for the program to choose.
+
+    Parameters
+    ----------
+    device
+        ``auto | cpu | cuda | mps``; None is `train.device`.
+    batch_size
+        Images of one forward pass; None is what `calotype tune` found, or `predict.batch_size`.
+    workers
+        Threads that read, decode and classify; None is `train.threads` on a CPU, and each core beside another device.
+    """
+
+    device: str | None = None
+    batch_size: int | None = None
+    workers: int | None = None
 
 
 @dataclass
@@ -36,14 +54,12 @@ class Tally:
 
     def add(self, rows: pa.RecordBatch) -> None:
         """Count a batch of rows."""
-        columns = (rows[name].to_pylist() for name in ("status", "label", "abstained", "reason"))
-        for status, label, abstained, reason in zip(*columns, strict=True):
-            if status == PREDICTED:
-                self.predicted += 1
-                self.abstained += abstained
-                self.labels[label] += 1
-            else:
-                self.rejected[reason.partition(":")[0]] += 1
+        is_predicted = pc.equal(rows["status"], PREDICTED)
+        self.predicted += pc.sum(is_predicted).as_py() or 0
+        self.abstained += pc.sum(rows["abstained"]).as_py() or 0
+        for one in pc.value_counts(rows["label"].drop_null()).to_pylist():
+            self.labels[one["values"]] += one["counts"]
+        self.rejected.update(code.partition(":")[0] for code in rows["reason"].drop_null().to_pylist())
 
     def counts(self) -> str:
         """``10 predicted (1 abstained), 5 rejected (2 corrupt, 3 empty)``."""
@@ -105,8 +121,12 @@ class BatchSummary:
         return f"{head}: {by} → {self.table}, {self.appended:,} rows as batch {self.batch_id}{by_others}"
 
 
-def predict_to_file(project: Project, params: Params, source: Path, to: Path) -> PredictionSummary:
+def predict_to_file(
+    project: Project, params: Params, source: Path, to: Path, means: Means | None = None
+) -> PredictionSummary:
     """Classify a folder's or a table's images with the champion, and write one row for each file, always.
+
+    A champion whose bundle is on this machine is taken by the ledger's word; MLflow is not asked.
 
     Raises
     ------
@@ -120,9 +140,10 @@ def predict_to_file(project: Project, params: Params, source: Path, to: Path) ->
     total = waiting.count()
     if not total:
         raise DataError(f"{source}: found {waiting.found()}; expected images to predict. Put some there.")
-    champion = _champion(project, params)
+    champion = known_champion(project, params.name) or _champion(project, params)
     tally = Tally()
-    rows = _rows(track(waiting, prefix="predict", unit="images", total=total), champion, params, tally)
+    tracked = track(waiting, prefix="predict", unit="images", total=total)
+    rows = _rows(project, params, tracked, champion, tally, means or Means())
     output.write(rows, SCHEMA, to)
     return PredictionSummary(
         files=tally.predicted + tally.rejected.total(),
@@ -165,14 +186,14 @@ def predict_inbox(project: Project, params: Params, *, inbox: Path, dry_run: boo
         table=project.relative(project.predictions),
         dry_run=dry_run,
     )
-    known = prediction_table.known_keys(prediction_table.open_table(project.predictions))
+    known_keys = prediction_table.known_keys(prediction_table.open_table(project.predictions))
     if not inbox.is_dir():
         return replace(batch, note="no such folder")
     files = Folder(inbox)
     total = files.count()
     if not total:
         return replace(batch, note=files.found())
-    return _predict_new(project, params, files, total, known, batch, started)
+    return _predict_new(project, params, files, total, known_keys, batch, started)
 
 
 def _predict_new(
@@ -180,7 +201,7 @@ def _predict_new(
     params: Params,
     files: Folder,
     total: int,
-    known: Set[Key],
+    known_keys: Container[Key],
     batch: BatchSummary,
     started: datetime,
 ) -> BatchSummary:
@@ -189,7 +210,7 @@ def _predict_new(
     champion = _champion(project, params)
     tally = Tally()
     tracked = track(files, prefix="predict", unit="images", total=total)
-    rows = _rows(tracked, champion, params, tally, known)
+    rows = _rows(project, params, tracked, champion, tally, Means(), known_keys)
     project.cache.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="batch-", dir=project.cache) as folder:
         # Classified once into a file: whoever loses the race for the commit subtracts and tries again, from this file.
@@ -215,31 +236,48 @@ def _predict_new(
 
 
 def _rows(
-    waiting: Iterable[Waiting], champion: Champion, params: Params, tally: Tally, known: Set[Key] = frozenset()
+    project: Project,
+    params: Params,
+    waiting: Iterable[Waiting],
+    champion: Champion,
+    tally: Tally,
+    means: Means,
+    known_keys: Container[Key] = known.NONE,
 ) -> Iterator[pa.RecordBatch]:
-    from calotype.learning import bundle
+    from calotype.learning import bundle, device, engine_choice
     from calotype.learning.inference import Classifier
 
     loaded = bundle.load(champion.bundle_folder)
+    where = device.choose_device(means.device or params.train.device)
+    cores = device.cores() if where.type != "cpu" else min(params.train.threads, device.cores())
+    workers = means.workers or cores
+    choice, note = engine_choice.read(project.engines, champion.bundle_digest, where)
+    if note:
+        say("predict", note)
+    batch_size = means.batch_size or (choice.batch_size if choice else params.predict.batch_size)
     classifier = Classifier(
-        loaded, device=params.train.device, batch_size=params.predict.batch_size, threads=params.train.threads
+        loaded,
+        device=where.type,
+        batch_size=batch_size,
+        threads=max(1, cores // workers),
+        engine=engine_choice.engine_of(choice),
     )
-    model = Model(champion.name, champion.version, champion.run_id)
-    batches = prediction_rows.prepared_batches(
+    batches = prediction_rows.answered(
         waiting,
-        loaded.image,
-        max_megapixels=params.ingest.max_megapixels,
-        batch_size=params.predict.batch_size,
-        known=known,
+        Form(loaded.image, params.ingest.max_megapixels),
+        classifier,
+        Model(champion.name, champion.version, champion.run_id),
+        batch_size=batch_size,
+        workers=workers,
+        known=known_keys,
     )
-    for batch in batches:
-        rows = prediction_rows.classify(batch, classifier, model)
+    for rows in batches:
         tally.add(rows)
         yield rows
 
 
 def _champion(project: Project, params: Params) -> Champion:
-    # MLflow takes seconds to import: not before there is something to predict.
+    # MLflow takes seconds to import: not before there is something to predict, and a champion not known here.
     from calotype.releases import registry
 
     return registry.champion(project, params)

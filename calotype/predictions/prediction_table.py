@@ -1,35 +1,36 @@
 """The Delta table of scheduled predictions: appended to exactly once, however many batches run at a time.
 
 An append is a compare-and-swap (`calotype.delta`): of several writers that read the same known rows one commits; the
-others read again, leave out what is there by now, and try again. A table of version 1 gets the column that version 2
-added, its old rows without a value.
+others read again, leave out what is there by now, and try again. A table of an older version gets the columns that were
+added since, its old rows without a value in them.
 """
 
 from __future__ import annotations
 
-import contextlib
 import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from deltalake import DeltaTable
-from deltalake import Schema as DeltaSchema
-from deltalake.exceptions import CommitFailedError
-from deltalake.schema import Field
+from deltalake import DeltaTable, WriterProperties
+from numpy.typing import NDArray
 
 from calotype import delta
-from calotype.delta import FORMAT_KEY, Kind
+from calotype.delta import Kind
 from calotype.errors import CalotypeError
-from calotype.predictions.prediction_rows import SCHEMA, Key
+from calotype.predictions import known
+from calotype.predictions.known import Digests, Known
+from calotype.predictions.prediction_rows import SCHEMA
 
-FORMAT_VERSION = 2
 APPLICATION = "calotype.predictions"
 ATTEMPTS = 30
-ADDED = ("abstained",)
-"""Columns that version 1 lacks."""
+ROWS_AT_ONCE = 8192
+WRITER = WriterProperties(max_row_group_size=64 * 1024)
+FILE_BYTES = 32 * 2**20
+"""Size at which a file of the table is closed: until then its rows are in memory."""
 
 TABLE_SCHEMA = pa.schema(
     [
@@ -39,7 +40,14 @@ TABLE_SCHEMA = pa.schema(
     ]
 )
 
-KIND = Kind("the table of predictions", "CALOTYPE_PREDICT_OUTPUT", APPLICATION, TABLE_SCHEMA)
+KIND = Kind(
+    "the table of predictions",
+    "CALOTYPE_PREDICT_OUTPUT",
+    APPLICATION,
+    TABLE_SCHEMA,
+    format_version=3,
+    lacking={"1": ("abstained", "engine"), "2": ("engine",)},
+)
 
 
 def open_table(place: Path) -> DeltaTable | None:
@@ -52,18 +60,18 @@ def open_table(place: Path) -> DeltaTable | None:
     """
     table = delta.open_table(place, KIND)
     if table is not None:
-        _check(table, place)
+        delta.check(place, table, KIND)
     return table
 
 
-def known_keys(table: DeltaTable | None) -> set[Key]:
+def known_keys(table: DeltaTable | None) -> Known:
     """Path and image_id of every row."""
     if table is None:
-        return set()
-    keys: set[Key] = set()
-    for batch in table.to_pyarrow_dataset().to_batches(columns=["path", "image_id"]):
-        keys.update(zip(batch["path"].to_pylist(), batch["image_id"].to_pylist(), strict=True))
-    return keys
+        return known.NONE
+    rows = table.to_pyarrow_dataset().to_batches(
+        columns=["path", "image_id"], batch_size=ROWS_AT_ONCE, batch_readahead=1, fragment_readahead=1
+    )
+    return Known(known.digests_in(rows))
 
 
 def append(place: Path, spool: Path) -> int:
@@ -86,16 +94,17 @@ def append(place: Path, spool: Path) -> int:
     CalotypeError
         If other writers came first ``ATTEMPTS`` times.
     """
+    digests = known.digests_in(_batches(spool, ["path", "image_id"]))
     for attempt in range(ATTEMPTS):
         table = open_table(place) or _create(place)
-        if not _is_up_to_date(table):
-            _upgrade(table)
+        if not delta.is_up_to_date(table, KIND):
+            delta.upgrade(table, KIND)
             continue
-        known = known_keys(table)
-        new = sum(int(batch.num_rows) for batch in _unknown(spool, known))
+        is_new = _first_of_each(digests) & ~known_keys(table).holds(digests)
+        new = int(is_new.sum())
         if not new:
             return 0
-        if _commit(table, _unknown(spool, known)):
+        if _commit(table, _chosen(spool, is_new)):
             return new
         time.sleep(random.uniform(0, 0.05 * (attempt + 1)))
     raise CalotypeError(
@@ -104,56 +113,37 @@ def append(place: Path, spool: Path) -> int:
     )
 
 
-def _unknown(spool: Path, known: set[Key]) -> Iterator[pa.RecordBatch]:
-    seen: set[Key] = set()
+def _first_of_each(digests: Digests) -> NDArray[np.bool_]:
+    is_first = np.zeros(len(digests), dtype=np.bool_)
+    is_first[np.unique(digests, return_index=True)[1]] = True
+    return is_first
+
+
+def _chosen(spool: Path, is_chosen: NDArray[np.bool_]) -> Iterator[pa.RecordBatch]:
+    start = 0
+    for batch in _batches(spool):
+        mask = is_chosen[start : start + batch.num_rows]
+        start += batch.num_rows
+        if mask.any():
+            yield batch.filter(pa.array(mask)).cast(TABLE_SCHEMA)
+
+
+def _batches(spool: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
     with pq.ParquetFile(spool) as file:
-        for batch in file.iter_batches(batch_size=8192):
-            keys = list(zip(batch["path"].to_pylist(), batch["image_id"].to_pylist(), strict=True))
-            mask = [key not in known and key not in seen for key in keys]
-            seen.update(keys)
-            if any(mask):
-                yield batch.filter(pa.array(mask)).cast(TABLE_SCHEMA)
+        yield from file.iter_batches(batch_size=ROWS_AT_ONCE, columns=columns)
 
 
 def _commit(table: DeltaTable, rows: Iterator[pa.RecordBatch]) -> bool:
     """Commit through the snapshot that was read; False if another writer was first."""
-    return delta.append(table, KIND, pa.RecordBatchReader.from_batches(TABLE_SCHEMA, rows))
+    reader = pa.RecordBatchReader.from_batches(TABLE_SCHEMA, rows)
+    return delta.append(table, KIND, reader, writer_properties=WRITER, target_file_size=FILE_BYTES)
 
 
 def _create(place: Path) -> DeltaTable:
     place.parent.mkdir(parents=True, exist_ok=True)
     description = "One row for each image seen by a scheduled batch prediction"
-    delta.create(place, KIND, "predictions", description, {FORMAT_KEY: str(FORMAT_VERSION)})
+    delta.create(place, KIND, "predictions", description)
     table = open_table(place)
     if table is None:
         raise CalotypeError(f"{place}: the table of predictions cannot be made. Check the folder's permissions.")
     return table
-
-
-def _is_up_to_date(table: DeltaTable) -> bool:
-    return table.metadata().configuration.get(FORMAT_KEY) == str(FORMAT_VERSION)
-
-
-def _upgrade(table: DeltaTable) -> None:
-    """Bring a table of an older version to this one, column before version; another writer may be first."""
-    present = {field.name for field in table.schema().fields}
-    lacking = [field for field in _expected() if field.name not in present]
-    with contextlib.suppress(CommitFailedError):
-        if lacking:
-            table.alter.add_columns(lacking)
-        table.alter.set_table_properties({FORMAT_KEY: str(FORMAT_VERSION)}, raise_if_not_exists=False)
-
-
-def _expected() -> list[Field]:
-    return list(DeltaSchema.from_arrow(TABLE_SCHEMA).fields)
-
-
-def _check(table: DeltaTable, place: Path) -> None:
-    found = delta.format_version(place, table, FORMAT_VERSION)
-    # By name: a column that an upgrade adds stands last.
-    fields = {field.name: field for field in table.schema().fields}
-    expected = {field.name: field for field in _expected()}
-    if found == "1":
-        expected = {name: field for name, field in expected.items() if name in fields or name not in ADDED}
-    if found is None or fields != expected:
-        raise KIND.refusal(place, table)

@@ -34,6 +34,7 @@ ROW = (
     "model_name",
     "model_version",
     "run_id",
+    "engine",
     "batch_id",
     "predicted_at",
 )

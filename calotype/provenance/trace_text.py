@@ -78,6 +78,7 @@ def _row(row: Mapping[str, Any]) -> str:
     answer += ", abstained" if row["abstained"] else ""
     learned = f"; the model learned from this image ({row['seen']})" if row["seen"] in ("train", "val") else ""
     by = f"{row['model_name']}/{row['model_version']}"
+    by += f" ({row['engine']})" if row["engine"] else ""
     return f"{row['path']}: {answer}, by {by} in batch {row['batch_id']}, {row['predicted_at']}{learned}"
 
 

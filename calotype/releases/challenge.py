@@ -8,13 +8,17 @@ from functools import cached_property
 import numpy as np
 import polars as pl
 
+from calotype.console import say
 from calotype.data import dataset
 from calotype.errors import DataError
 from calotype.evaluation import scoring
 from calotype.learning import bundle as bundles
+from calotype.learning import engine_choice
+from calotype.learning.device import choose_device
 from calotype.params import Params
 from calotype.releases import gate, golden, versions
-from calotype.releases.versions import SPLITS, Champion, Registry
+from calotype.releases.local_bundles import Champion
+from calotype.releases.versions import SPLITS, Registry
 
 
 @dataclass
@@ -56,7 +60,7 @@ class Challenge:
             rival = self._predictions(versions.local(self.registry, version))
         ours = self._predictions(self.contender)
         answer = self.answer
-        check = gate.LoadCheck(answer.images, answer.largest_difference, golden.TOLERANCE, answer.problem)
+        check = gate.LoadCheck(answer.images, answer.largest_difference, answer.tolerance, answer.problem)
         decision = gate.decide(ours, rival, gate.Rules.of(self.params.promote), check)
         notes = [self._notes[number] for number in (self.contender.version, head) if number in self._notes]
         return replace(decision, reasons=(*decision.reasons, *notes))
@@ -90,7 +94,8 @@ class Challenge:
     def _score(self, version: Champion) -> gate.Predictions:
         bundle = bundles.load(version.bundle_folder)
         ids = self.test["image_id"].to_list()
-        answers = scoring.classify(self.params, self.registry.project, bundle, ids, prefix="promote")
+        engine = self._engine(version)
+        answers = scoring.classify(self.params, self.registry.project, bundle, ids, prefix="promote", engine=engine)
         return gate.Predictions(
             model=version.title,
             split_digest=self.split_digest,
@@ -100,6 +105,14 @@ class Challenge:
             seen=self._seen(version),
             evaluated_on=version.split_digest,
         )
+
+    def _engine(self, version: Champion) -> str:
+        """The engine that predicts with the version here."""
+        device = choose_device(self.params.train.device)
+        choice, note = engine_choice.read(self.registry.project.engines, version.bundle_digest, device)
+        if note:
+            say("promote", note)
+        return engine_choice.engine_of(choice)
 
     def _seen(self, version: Champion) -> np.ndarray:
         """Which of the test images the version trained or validated on, by the splits kept with its run."""

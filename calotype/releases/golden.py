@@ -20,19 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import calotype
+from calotype.learning.engine_names import REFERENCE, TOLERANCES
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from calotype.learning.bundle import Bundle
     from calotype.params import Params
-
-TOLERANCE = 1e-4
-"""Largest difference of a probability that passes.
-
-Another batch size, thread count or processor adds in another order and moves a float32 probability by some 1e-6; other
-weights, classes in another order or another preprocessing move it by 1e-2 and more. This lies between.
-"""
 
 TRAINING_CODE = ("calotype.learning.training", "calotype.learning.augment", "calotype.learning.optimization")
 PATIENCE_S = 300
@@ -55,12 +49,20 @@ class Answer:
         Of a probability from the logged one.
     problem
         What is wrong, or empty.
+    engine
+        Which answered: the one that `calotype tune` chose here.
     """
 
     loads: bool
     images: int
     largest_difference: float
     problem: str = ""
+    engine: str = REFERENCE
+
+    @property
+    def tolerance(self) -> float:
+        """The largest difference allowed."""
+        return TOLERANCES[self.engine]
 
     @property
     def usable(self) -> bool:
@@ -73,7 +75,7 @@ class Answer:
             return f"in a fresh process: {self.problem}"
         return (
             f"in a fresh process it reproduces {self.images} golden images: probabilities differ by at most "
-            f"{self.largest_difference:.1e} (allowed: {TOLERANCE:g})"
+            f"{self.largest_difference:.1e} (allowed: {self.tolerance:g})"
         )
 
 
@@ -100,9 +102,24 @@ def fresh_process() -> Iterator[Fresh]:
             process.wait()
 
 
-def send(process: Fresh, bundle_folder: Path, golden: Path | None, params: Params) -> None:
-    """Send the process its one request; the files must stay until it has answered."""
+def send(process: Fresh, bundle_folder: Path, golden: Path | None, params: Params, *, engines: Path) -> None:
+    """Send the process its one request; the files must stay until it has answered.
+
+    Parameters
+    ----------
+    process
+        From `fresh_process`.
+    bundle_folder
+        The version's bundle.
+    golden
+        The golden images logged with it, if there are any.
+    params
+        How to classify.
+    engines
+        Folder of what `calotype tune` chose.
+    """
     request = {
+        "engines": str(engines),
         "bundle": str(bundle_folder),
         "golden": str(golden) if golden else None,
         "max_megapixels": params.ingest.max_megapixels,
@@ -134,9 +151,9 @@ def main() -> None:
     # Before the request is read, for whoever sends it is importing as well.
     from calotype.data.decode import DecodeError
     from calotype.errors import CalotypeError
-    from calotype.learning import bundle, inference
+    from calotype.learning import bundle, engine_choice, inference
 
-    _ = (bundle, inference)
+    _ = (bundle, engine_choice, inference)
     request = json.loads(sys.stdin.readline())
     try:
         answer = _answer(request)
@@ -149,6 +166,7 @@ def _answer(request: dict[str, Any]) -> Answer:
     from calotype.learning import bundle as bundles
 
     bundle = bundles.load(Path(request["bundle"]))
+    request["engine"] = _engine(request)
     if request["golden"] is None:
         return _answer_without_images(bundle, request)
     import pyarrow.parquet as pq
@@ -165,18 +183,18 @@ def _answer(request: dict[str, Any]) -> Answer:
 def _compare(bundle: Bundle, table: pa.Table, request: dict[str, Any]) -> Answer:
     import numpy as np
 
-    from calotype.data.decode import decode, fit
+    from calotype.data.decode import decode_fitted
 
     data = [row["bytes"] for row in table["image"].to_pylist()]
     logged = np.array(table["probabilities"].to_pylist(), dtype=np.float32)
-    images = np.stack([fit(decode(item, max_megapixels=request["max_megapixels"]), bundle.image) for item in data])
+    images = np.stack([decode_fitted(item, bundle.image, max_megapixels=request["max_megapixels"]) for item in data])
     answers = _probabilities(bundle, images, request)
     count = len(images)
     if not np.isfinite(answers).all():
         return Answer(False, count, 1.0, f"it answers NaN for {_rows_not_finite(answers)} of {count} golden images")
     largest = round(float(np.abs(answers - logged).max()), 9)
-    problem = _training_code() or _too_far(largest, count)
-    return Answer(True, count, largest, problem)
+    problem = _training_code() or _too_far(largest, count, TOLERANCES[request["engine"]])
+    return Answer(True, count, largest, problem, request["engine"])
 
 
 def _answer_without_images(bundle: Bundle, request: dict[str, Any]) -> Answer:
@@ -186,14 +204,18 @@ def _answer_without_images(bundle: Bundle, request: dict[str, Any]) -> Answer:
     answers = _probabilities(bundle, np.zeros(shape, dtype=np.uint8), request)
     if not np.isfinite(answers).all():
         return Answer(False, 0, 1.0, "it answers NaN for a black image")
-    return Answer(True, 0, 0.0, _training_code() or NONE_LOGGED)
+    return Answer(True, 0, 0.0, _training_code() or NONE_LOGGED, request["engine"])
 
 
 def _probabilities(bundle: Bundle, images: Any, request: dict[str, Any]) -> Any:
     from calotype.learning.inference import Classifier
 
     classifier = Classifier(
-        bundle, device=request["device"], batch_size=request["batch_size"], threads=request["threads"]
+        bundle,
+        device=request["device"],
+        batch_size=request["batch_size"],
+        threads=request["threads"],
+        engine=request["engine"],
     )
     return classifier.probabilities(images)
 
@@ -203,10 +225,20 @@ def _training_code() -> str:
     return f"answering needs training code: {', '.join(loaded)}" if loaded else ""
 
 
-def _too_far(largest: float, count: int) -> str:
+def _engine(request: dict[str, Any]) -> str:
+    from calotype.learning import bundle, engine_choice
+    from calotype.learning.device import choose_device
+
+    digest = bundle.digest(Path(request["bundle"]))
+    return engine_choice.engine_of(
+        engine_choice.read(Path(request["engines"]), digest, choose_device(request["device"]))[0]
+    )
+
+
+def _too_far(largest: float, count: int, tolerance: float) -> str:
     # The negated form: a difference that is no number is too far as well.
-    if not largest <= TOLERANCE:
-        return f"its probabilities for {count} golden images differ by up to {largest:.2g}; allowed: {TOLERANCE:g}"
+    if not largest <= tolerance:
+        return f"its probabilities for {count} golden images differ by up to {largest:.2g}; allowed: {tolerance:g}"
     return ""
 
 

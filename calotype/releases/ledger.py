@@ -24,16 +24,14 @@ from typing import Any, Literal
 
 import pyarrow as pa
 from deltalake import DeltaTable
-from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import DeltaError
 
 from calotype import delta
-from calotype.delta import FORMAT_KEY, Kind
+from calotype.delta import Kind
 from calotype.errors import CalotypeError
 
 Verdict = Literal["promote", "hold", "reject", "forced", "rollback", "manual"]
 
-FORMAT_VERSION = 1
 ATTEMPTS = 200
 
 SCHEMA = pa.schema(
@@ -48,10 +46,20 @@ SCHEMA = pa.schema(
         pa.field("reason", pa.string(), nullable=False),
         pa.field("who", pa.string(), nullable=False),
         pa.field("at", pa.timestamp("us", tz="UTC"), nullable=False),
+        # Of the champion that the entry makes: with its bundle at hand, nobody need be asked for it.
+        pa.field("bundle_digest", pa.string()),
+        pa.field("run_id", pa.string()),
     ]
 )
 
-KIND = Kind("the ledger of promotions", "CALOTYPE_LEDGER", "calotype.ledger", SCHEMA)
+KIND = Kind(
+    "the ledger of promotions",
+    "CALOTYPE_LEDGER",
+    "calotype.ledger",
+    SCHEMA,
+    format_version=2,
+    lacking={"1": ("bundle_digest", "run_id")},
+)
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,8 @@ class Draft:
         One line.
     evidence_digest
         SHA-256 of the evidence that the contender's run holds, or empty.
+    bundle_digest, run_id
+        Of the champion afterwards, where the title changes hands.
     """
 
     version: int | None
@@ -77,6 +87,8 @@ class Draft:
     verdict: Verdict
     reason: str
     evidence_digest: str = ""
+    bundle_digest: str | None = None
+    run_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +105,8 @@ class Entry:
     reason: str
     who: str
     at: datetime
+    bundle_digest: str | None = None
+    run_id: str | None = None
 
     @property
     def moves(self) -> bool:
@@ -164,7 +178,7 @@ def commit(place: str, model: str, who: str, propose: Callable[[View], Draft | N
     draft: Draft | None = None
     judged: View | None = None
     for attempt in range(ATTEMPTS):
-        view = _view(_open(place) or _create(place), place, model)
+        view = _view(_writable(place), place, model)
         if judged is None or judged.head != view.head:
             draft, judged = propose(view), view
         if draft is None:
@@ -225,28 +239,31 @@ def _open(place: str) -> DeltaTable | None:
     except (DeltaError, OSError) as error:
         raise _unreachable(place, error) from error
     if table is not None:
-        _check(table, place)
+        delta.check(place, table, KIND)
     return table
 
 
+def _writable(place: str) -> DeltaTable:
+    """The table, made if absent and brought to this version."""
+    table = _open(place) or _create(place)
+    if delta.is_up_to_date(table, KIND):
+        return table
+    delta.upgrade(table, KIND)
+    return _open(place) or table
+
+
 def _create(place: str) -> DeltaTable:
-    configuration = {FORMAT_KEY: str(FORMAT_VERSION), "delta.appendOnly": "true"}
+    properties = {"delta.appendOnly": "true"}
     description = "One row for each decision about a model's champion"
     # What hinders it is told when it is opened.
     with contextlib.suppress(OSError):
         if "://" not in place:
             Path(place).parent.mkdir(parents=True, exist_ok=True)
-        delta.create(place, KIND, "ledger", description, configuration, partition_by=["model"])
+        delta.create(place, KIND, "ledger", description, properties=properties, partition_by=["model"])
     table = _open(place)
     if table is None:
         raise CalotypeError(f"{place}: the ledger cannot be made. Check the place's permissions, or CALOTYPE_LEDGER.")
     return table
-
-
-def _check(table: DeltaTable, place: str) -> None:
-    found = delta.format_version(place, table, FORMAT_VERSION)
-    if found is None or table.schema() != DeltaSchema.from_arrow(SCHEMA):
-        raise KIND.refusal(place, table)
 
 
 def _unreachable(place: str, error: Exception) -> CalotypeError:

@@ -186,11 +186,13 @@ def _mend(
 
 def _adopt(registry: Registry, params: Params, alias: int | None, hand: str, prefix: str) -> Standing:
     name = params.name
+    version = registry.version(name, alias) if alias is not None else None
 
     def propose(view: View) -> Draft | None:
         if view.head == alias:
             return None
-        return Draft(version=alias, to_version=alias, verdict="manual", reason=hand)
+        named = (version.tags.get(BUNDLE_DIGEST), version.run_id) if version else (None, None)
+        return Draft(alias, alias, "manual", hand, "", *named)
 
     entry = ledger.commit(registry.project.ledger, name, BY_HAND, propose)
     follow(registry, name)

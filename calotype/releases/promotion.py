@@ -12,7 +12,8 @@ from calotype.params import Params
 from calotype.project import Project
 from calotype.releases import canonical, golden, ledger, projection, versions
 from calotype.releases.ledger import Draft, Entry, Verdict, View
-from calotype.releases.versions import CHALLENGER, GOLDEN, Champion, Registry
+from calotype.releases.local_bundles import Champion
+from calotype.releases.versions import CHALLENGER, GOLDEN, Registry
 
 if TYPE_CHECKING:
     from calotype.releases.challenge import Challenge
@@ -147,7 +148,7 @@ def promote(
         versions.require_run(registry, contender)
         local = versions.local(registry, contender)
         with golden.fresh_process() as process, versions.artifact(registry, local, GOLDEN) as images:
-            golden.send(process, local.bundle_folder, images, params)
+            golden.send(process, local.bundle_folder, images, params, engines=project.engines)
             challenge = _challenge(registry, params, local, process)
             judge = _by_force(challenge, reason) if force else _by_gate(challenge)
             return settle(registry, params.name, number, judge, who=who)
@@ -245,8 +246,11 @@ def settle(
         registry.log_bytes(
             str(version.run_id), canonical.encoded(ruling.evidence), f"gate/decision-{ruling.digest[:12]}.json"
         )
-        goal = number if ruling.verdict in MOVING else view.head
-        return Draft(number, goal, ruling.verdict, ruling.given or ruling.reasons[0], ruling.digest)
+        reason = ruling.given or ruling.reasons[0]
+        if ruling.verdict not in MOVING:
+            return Draft(number, view.head, ruling.verdict, reason, ruling.digest)
+        bundle_digest = version.tags.get(versions.BUNDLE_DIGEST)
+        return Draft(number, number, ruling.verdict, reason, ruling.digest, bundle_digest, version.run_id)
 
     entry = ledger.commit(registry.project.ledger, name, who or ledger.author(), propose) or known
     if isinstance(ruling, str):
@@ -335,7 +339,7 @@ def _by_hand_back(name: str, target: int, seen: int, named: bool, answer: golden
 
 def _load_check(registry: Registry, params: Params, version: Champion, process: golden.Fresh) -> golden.Answer:
     with versions.artifact(registry, version, GOLDEN) as path:
-        golden.send(process, version.bundle_folder, path, params)
+        golden.send(process, version.bundle_folder, path, params, engines=registry.project.engines)
         return golden.receive(process)
 
 

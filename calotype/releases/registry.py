@@ -26,6 +26,7 @@ from calotype.params import Params
 from calotype.project import Project
 from calotype.provenance import versioning
 from calotype.releases import model_card, projection, versions
+from calotype.releases.local_bundles import Champion
 from calotype.releases.versions import (
     BUNDLE_DIGEST,
     CHALLENGER,
@@ -33,7 +34,6 @@ from calotype.releases.versions import (
     GOLDEN,
     RUN_KEY,
     SPLIT_DIGEST,
-    Champion,
     Registry,
 )
 

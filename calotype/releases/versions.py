@@ -17,8 +17,10 @@ from mlflow.exceptions import MlflowException
 
 from calotype import tracking
 from calotype.errors import CalotypeError, DataError, UsageError
-from calotype.files import read_json, replacing, sha256_of
+from calotype.files import replacing
 from calotype.project import Project
+from calotype.releases import local_bundles
+from calotype.releases.local_bundles import Champion
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 RUN_KEY, BUNDLE_DIGEST, SPLIT_DIGEST = "calotype.run_key", "calotype.bundle_digest", "calotype.split_digest"
@@ -28,30 +30,7 @@ ABSENT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 GOLDEN, SPLITS = "golden/golden.parquet", "inputs/splits.parquet"
 """Artifacts of a version's run: golden images with their probabilities, and the splits it was trained on."""
 
-DIGESTS = "digests.json"
-
 Answer = TypeVar("Answer")
-
-
-@dataclass(frozen=True)
-class Champion:
-    """A version with its bundle on this machine; ``split_digest`` tells on which test split it was evaluated."""
-
-    name: str
-    version: int
-    run_id: str
-    bundle_digest: str
-    bundle_folder: Path
-    split_digest: str | None
-
-    @property
-    def title(self) -> str:
-        """What messages call it."""
-        return f"{self.name} version {self.version}"
-
-    def summary(self) -> str:
-        """One line for a person."""
-        return f"{self.title} (bundle {self.bundle_digest[:12]}, MLflow run {self.run_id})"
 
 
 @dataclass(frozen=True)
@@ -197,9 +176,9 @@ def local(registry: Registry, version: ModelVersion) -> Champion:
     digest = version.tags.get(BUNDLE_DIGEST)
     if not digest or not version.run_id:
         raise UsageError(f"{title}: was not made by `calotype register` (no tag {BUNDLE_DIGEST}). Name one that was.")
-    folder = registry.project.cache / "models" / digest
+    folder = local_bundles.folder_of(registry.project, digest)
     with one_at_a_time(registry.project, "models"):
-        if not _is_sound(folder, digest):
+        if not local_bundles.is_sound(folder, digest):
             _download(registry, version, digest, folder)
     split = version.tags.get(SPLIT_DIGEST)
     return Champion(version.name, int(version.version), version.run_id, digest, folder, split)
@@ -250,15 +229,6 @@ def first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def _is_sound(folder: Path, digest: str) -> bool:
-    """Compare the bytes alone: whoever uses a bundle parses it, and a rollback should not wait for torch."""
-    listing = folder / DIGESTS
-    if not listing.is_file() or sha256_of(listing) != digest:
-        return False
-    files: dict[str, str] = read_json(listing)
-    return all((folder / name).is_file() and sha256_of(folder / name) == found for name, found in files.items())
-
-
 def _download(registry: Registry, version: ModelVersion, digest: str, folder: Path) -> None:
     title = f"{version.name} version {version.version}"
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -270,7 +240,7 @@ def _download(registry: Registry, version: ModelVersion, digest: str, folder: Pa
                 f"{title}: MLflow run {version.run_id} has no bundle to download ({first_line(error)}). Bring its "
                 "artifacts back, or train and register again."
             ) from error
-        if not _is_sound(fetched, digest):
+        if not local_bundles.is_sound(fetched, digest):
             raise DataError(
                 f"{title}: the bundle in MLflow run {version.run_id} is not the one registered ({digest[:12]}…): "
                 "damaged or changed. Train and register again."

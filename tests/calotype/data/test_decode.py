@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from calotype.data.decode import FORMATS, REJECTIONS, DecodeError, decode, examine, fit
+from calotype.data import decode as decoding
+from calotype.data.decode import FORMATS, REJECTIONS, DecodeError, decode, decode_fitted, examine, fit
 from calotype.params import ImageParams
 
 CAP = 1.0
@@ -400,3 +401,66 @@ def png_rgb16(pixels: list[tuple[int, int, int]], transparent: tuple[int, int, i
     row = b"\0" + b"".join(struct.pack(">HHH", *pixel) for pixel in pixels)
     extra = chunk(b"tRNS", struct.pack(">HHH", *transparent)) if transparent else b""
     return png(len(pixels), 1, depth=16, colour=2, rows=row, extra=extra)
+
+
+def jpegs() -> dict[str, bytes]:
+    """JPEG files of many kinds, by what is special about them."""
+    noise = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
+    found = {
+        f"{mode} {size[0]}x{size[1]} quality {quality} {subsampling}": encoded(
+            picture(mode, size), "JPEG", quality=quality, subsampling=subsampling
+        )
+        for mode in ("RGB", "L")
+        for size in ((1, 1), (8, 8), (31, 17), (32, 32), (200, 3))
+        for quality in (5, 75, 100)
+        for subsampling in ("4:4:4", "4:2:2", "4:2:0")
+    }
+    for name, options in {
+        "progressive": {"progressive": True},
+        "optimized": {"optimize": True},
+        "restart markers": {"restart_marker_blocks": 2},
+        "comment": {"comment": b"by a scanner"},
+        "turned": {"exif": turned(6)},
+        "profile": {"icc_profile": b"x" * 300},
+        "kept RGB": {"keep_rgb": True},
+    }.items():
+        found[name] = encoded(Image.fromarray(noise), "JPEG", **options)
+    found["CMYK"] = encoded(picture("CMYK"), "JPEG")
+    found["grey progressive"] = encoded(Image.fromarray(noise[:, :, 0]), "JPEG", progressive=True)
+    plain = encoded(Image.fromarray(noise), "JPEG")
+    found["bytes after the end"] = plain + b"tail"
+    found["cut and closed"] = plain[:-200] + b"\xff\xd9"
+    found["cut"] = plain[:-200]
+    found["damaged inside"] = plain[:700] + bytes(60) + plain[760:]
+    return found
+
+
+def turned(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+@pytest.mark.parametrize("name", jpegs())
+def test_a_jpeg_has_the_pixels_or_the_rejection_that_pillow_gives(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer() -> tuple[Any, ...]:
+        try:
+            decoded, facts = examine(jpegs()[name], max_megapixels=CAP)
+            shapes = [decode_fitted(jpegs()[name], form(32, channels), max_megapixels=CAP) for channels in (1, 3)]
+        except DecodeError as error:
+            return error.code, error.reason
+        return facts, decoded.mode, decoded.tobytes(), [shape.tobytes() for shape in shapes]
+
+    quick = answer()
+    monkeypatch.setattr(decoding, "_read_plain_jpeg", lambda *_: None)
+    assert quick == answer()
+
+
+def test_a_plain_jpeg_does_without_pillow_and_one_with_metadata_does_not() -> None:
+    assert decoding._read_plain_jpeg(jpegs()["progressive"], CAP) is not None
+    for name in ("turned", "profile", "CMYK", "cut", "cut and closed", "bytes after the end"):
+        assert decoding._read_plain_jpeg(jpegs()[name], CAP) is None, name
+
+
+def test_the_pixel_cap_of_a_plain_jpeg_is_read_from_its_header() -> None:
+    assert rejected(jpegs()["RGB 32x32 quality 75 4:2:0"], cap=0.001).code == "too-large"

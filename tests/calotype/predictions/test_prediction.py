@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,9 +16,10 @@ import pytest
 from calotype import params
 from calotype.errors import DataError, UsageError
 from calotype.params import Params
-from calotype.predictions import prediction, prediction_table
-from calotype.predictions.prediction import predict_inbox, predict_to_file
+from calotype.predictions import output, prediction, prediction_table
+from calotype.predictions.prediction import Means, predict_inbox, predict_to_file
 from calotype.project import Project
+from calotype.releases.local_bundles import known_champion
 
 pytestmark = pytest.mark.slow
 
@@ -187,14 +189,41 @@ def test_two_processes_on_one_inbox_append_each_image_once(night: Project, inbox
 
 
 def test_memory_holds_batches_not_the_whole_inbox(
-    champion_project: Project, at: Params, inbox: Path, tmp_path: Path
+    champion_project: Project, at: Params, inbox: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = at.model_copy(update={"predict": at.predict.model_copy(update={"batch_size": 4})})
-    predict_to_file(champion_project, small, inbox, tmp_path / "out.parquet")
+    monkeypatch.setattr(output, "ROWS_AT_ONCE", 4)
+    predict_to_file(champion_project, at, inbox, tmp_path / "out.parquet", Means(batch_size=4, workers=2))
     import pyarrow.parquet as pq
 
     groups = pq.ParquetFile(tmp_path / "out.parquet").metadata.num_row_groups
     assert groups == 4
+
+
+def test_a_known_champion_needs_neither_mlflow_nor_matplotlib_nor_prefect(
+    champion_project: Project, inbox: Path, tmp_path: Path
+) -> None:
+    code = (
+        "import sys; sys.argv = ['calotype', 'predict', *sys.argv[1:]]\n"
+        "from calotype import cli\n"
+        "try:\n    cli.main()\nfinally:\n"
+        "    print(sorted({'mlflow', 'matplotlib', 'prefect', 'sklearn'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", code, str(inbox), "--to", str(tmp_path / "out.csv"), "--workers", "1"]
+    environment = os.environ | {"CALOTYPE_ROOT": str(champion_project.root)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "10 predicted, 5 rejected" in done.stdout
+
+
+def test_without_its_bundle_here_the_champion_is_asked_of_the_registry(
+    champion_project: Project, at: Params, inbox: Path, tmp_path: Path
+) -> None:
+    known = known_champion(champion_project, at.name)
+    assert known is not None
+    (known.bundle_folder / "model.safetensors").unlink()
+    assert known_champion(champion_project, at.name) is None
+    predict_to_file(champion_project, at, inbox, tmp_path / "out.csv")
+    assert known_champion(champion_project, at.name) == known
 
 
 def test_a_tally_names_the_codes_in_order() -> None:

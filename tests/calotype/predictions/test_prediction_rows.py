@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,19 @@ from calotype.learning.bundle import Bundle
 from calotype.learning.inference import Classifier
 from calotype.params import ImageParams
 from calotype.predictions.incoming import Folder, Waiting
-from calotype.predictions.prediction_rows import Model, classify, prepare, prepared_batches
+from calotype.predictions.known import Known, digests_of
+from calotype.predictions.prediction_rows import SCHEMA, Form, Model, answered, classify, prepare
 
 MODEL = Model("digits", 3, "run")
 
 
-def rows_of(bundle: Bundle, waiting: list[Waiting], batch_size: int) -> list[dict[str, Any]]:
-    classifier = Classifier(bundle, device="cpu", batch_size=batch_size, threads=1)
-    batches = prepared_batches(waiting, bundle.image, max_megapixels=1, batch_size=batch_size)
-    return [row for batch in batches for row in classify(batch, classifier, MODEL).to_pylist()]
+def rows_of(
+    bundle: Bundle, waiting: list[Waiting], batch_size: int, *, workers: int = 2, engine: str = "float32"
+) -> list[dict[str, Any]]:
+    classifier = Classifier(bundle, device="cpu", batch_size=batch_size, threads=1, engine=engine)
+    form = Form(bundle.image, max_megapixels=1)
+    batches = answered(waiting, form, classifier, MODEL, batch_size=batch_size, workers=workers)
+    return [row for batch in batches for row in batch.to_pylist()]
 
 
 def test_ten_good_and_five_bad_files_give_fifteen_rows_in_order(tiny_bundle: Bundle, fifteen_files: Path) -> None:
@@ -83,26 +88,70 @@ def test_order_of_the_files_does_not_matter(tiny_bundle: Bundle, fifteen_files: 
     assert list(back) == list(forth)[::-1]
 
 
+def test_workers_change_nothing(tiny_bundle: Bundle, fifteen_files: Path) -> None:
+    waiting = list(Folder(fifteen_files)) * 4
+    assert rows_of(tiny_bundle, waiting, 5, workers=1) == rows_of(tiny_bundle, waiting, 5, workers=4)
+
+
+@pytest.mark.parametrize("engine", ["float32", "bf16", "onnx"])
+def test_a_row_says_which_engine_answered(tiny_bundle: Bundle, fifteen_files: Path, engine: str) -> None:
+    rows = rows_of(tiny_bundle, list(Folder(fifteen_files)), 4, engine=engine)
+    assert {row["engine"] for row in rows} == {engine}
+    right = [row["label"] == str(digit) for digit, row in enumerate(rows[5:])]
+    assert sum(right) >= 8
+
+
+def test_waiting_images_are_taken_up_no_further_ahead_than_there_are_workers(
+    tiny_bundle: Bundle, fifteen_files: Path
+) -> None:
+    taken = 0
+
+    def endless() -> Iterator[Waiting]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield Waiting("digit-0.png", fifteen_files / "digit-0.png")
+
+    classifier = Classifier(tiny_bundle, device="cpu", batch_size=4, threads=1)
+    form = Form(tiny_bundle.image, max_megapixels=1)
+    rows = answered(endless(), form, classifier, MODEL, batch_size=4, workers=2)
+    for _ in range(5):
+        assert next(rows).num_rows == 4
+    assert taken <= (5 + 2) * 4
+    rows.close()  # type: ignore[attr-defined]
+
+
 def test_a_known_image_is_neither_decoded_nor_given_a_row(tiny_bundle: Bundle, fifteen_files: Path) -> None:
     waiting = Waiting("digit-0.png", fifteen_files / "digit-0.png")
-    found = prepare(waiting, tiny_bundle.image, 1)
-    assert found is not None
-    key = (found.path, found.image_id)
-    assert prepare(waiting, tiny_bundle.image, 1, known={key}) is None
-    assert prepare(Waiting("elsewhere.png", waiting.file), tiny_bundle.image, 1, known={key}) is not None
+    form = Form(tiny_bundle.image, max_megapixels=1)
+    found = prepare([waiting], form)
+    known = Known(digests_of([(found.paths[0], found.image_ids[0])]))
+    left = prepare([waiting, Waiting("elsewhere.png", waiting.file)], form, known)
+    assert left.paths == ["elsewhere.png"]
+    assert len(left.pixels) == 1
+    assert classify(prepare([waiting], form, known), Broken(), MODEL).num_rows == 0
+
+
+class Broken:
+    classes = ("a", "b")
+    abstain_below = 0.0
+    engine = "float32"
+
+    def probabilities(self, images_nchw: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """No number for the first image, certain of the others."""
+        answers = np.tile(np.array([0.25, 0.75], np.float32), (len(images_nchw), 1))
+        answers[:1] = np.nan
+        return answers
 
 
 def test_an_answer_that_is_no_number_becomes_a_rejected_row(fifteen_files: Path) -> None:
-    class Broken:
-        classes = ("a", "b")
-        abstain_below = 0.0
-
-        def probabilities(self, images_nchw: NDArray[np.uint8]) -> NDArray[np.float32]:
-            return np.full((len(images_nchw), 2), np.nan, np.float32)
-
-    image = ImageParams(size=8, channels=1, resize="stretch")
-    found = prepare(Waiting("digit-0.png", fifteen_files / "digit-0.png"), image, 1)
-    assert found is not None
-    (row,) = classify([found], Broken(), MODEL).to_pylist()
-    assert (row["status"], row["label"]) == ("rejected", None)
-    assert row["reason"] == "not-finite: the model answers no number for this image"
+    form = Form(ImageParams(size=8, channels=1, resize="stretch"), 1)
+    names = ("bad-empty.png", "digit-0.png", "bad-text.jpg", "digit-1.png")
+    found = prepare([Waiting(name, fifteen_files / name) for name in names], form)
+    rows = classify(found, Broken(), MODEL)
+    assert rows.schema == SCHEMA
+    rows.validate(full=True)
+    assert [row["status"] for row in rows.to_pylist()] == ["rejected", "rejected", "rejected", "predicted"]
+    assert [row["label"] for row in rows.to_pylist()] == [None, None, None, "b"]
+    assert rows["reason"][1].as_py() == "not-finite: the model answers no number for this image"
+    assert rows["probabilities"].to_pylist() == [None, None, None, [("a", 0.25), ("b", 0.75)]]

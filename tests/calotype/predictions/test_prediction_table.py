@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,14 +15,17 @@ import pytest
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake import Schema as DeltaSchema
 
+from calotype import delta
 from calotype.errors import CalotypeError, DataError
 from calotype.predictions import prediction_table
+from calotype.predictions.known import Key
 from calotype.predictions.prediction_table import TABLE_SCHEMA, append, known_keys, open_table
 
 APPEND = """
 import sys
 from pathlib import Path
 from calotype.predictions import prediction_table
+from calotype.predictions.known import Key
 print(prediction_table.append(Path(sys.argv[1]), Path(sys.argv[2])))
 """
 
@@ -45,6 +49,12 @@ def spool(path: Path, names: list[str], *, batch: str = "b") -> Path:
     return path
 
 
+def keys_of(place: Path, *keys: Key) -> bool:
+    """Whether the table's keys are these and no others."""
+    known = known_keys(open_table(place))
+    return len(known) == len(keys) and all(key in known for key in keys) and ("absent", None) not in known
+
+
 def test_the_first_append_makes_a_table_that_polars_reads(tmp_path: Path) -> None:
     assert append(tmp_path / "data" / "predictions", spool(tmp_path / "s", ["a", "b", "bad"])) == 3
     frame = pl.read_delta(str(tmp_path / "data" / "predictions"))
@@ -59,7 +69,7 @@ def test_rows_that_are_there_are_not_appended_again(tmp_path: Path) -> None:
     assert append(place, spool(tmp_path / "s", ["a", "bad"])) == 0
     assert DeltaTable(place).version() == version
     assert append(place, spool(tmp_path / "s", ["bad", "b", "a"])) == 1
-    assert known_keys(open_table(place)) == {("a", "id-a"), ("b", "id-b"), ("bad", None)}
+    assert keys_of(place, ("a", "id-a"), ("b", "id-b"), ("bad", None))
 
 
 @pytest.mark.slow
@@ -90,7 +100,7 @@ def test_of_two_writers_from_one_snapshot_the_second_is_refused(tmp_path: Path) 
     rows = pq.read_table(spool(tmp_path / "s", ["b"])).cast(TABLE_SCHEMA)
     assert prediction_table._commit(one, iter(rows.to_batches()))
     assert not prediction_table._commit(other, iter(rows.to_batches()))
-    assert known_keys(open_table(place)) == {("a", "id-a"), ("b", "id-b")}
+    assert keys_of(place, ("a", "id-a"), ("b", "id-b"))
 
 
 def test_a_writer_that_never_wins_gives_up_with_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,33 +110,40 @@ def test_a_writer_that_never_wins_gives_up_with_a_reason(tmp_path: Path, monkeyp
         append(tmp_path / "predictions", spool(tmp_path / "s", ["a"]))
 
 
-def old_table(place: Path, names: list[str], spooled: Path) -> None:
-    """A table as version 1 wrote it, without `abstained`."""
-    schema = pa.schema([field for field in TABLE_SCHEMA if field.name != "abstained"])
+def old_table(place: Path, names: list[str], spooled: Path, *, version: str = "1") -> None:
+    """A table as an older version wrote it, without the columns that were added since."""
+    lacking = prediction_table.KIND.lacking[version]
+    schema = pa.schema([field for field in TABLE_SCHEMA if field.name not in lacking])
     table = DeltaTable.create(
         place,
         schema=DeltaSchema.from_arrow(schema),
-        configuration={prediction_table.FORMAT_KEY: "1"},
+        configuration={delta.FORMAT_KEY: version},
         raise_if_key_not_exists=False,
     )
-    rows = pq.read_table(spool(spooled, names)).drop_columns(["abstained"]).cast(schema)
+    rows = pq.read_table(spool(spooled, names)).drop_columns(list(lacking)).cast(schema)
     transaction = CommitProperties(app_transactions=[Transaction(prediction_table.APPLICATION, 1)])
     write_deltalake(table, rows, mode="append", commit_properties=transaction)
 
 
-def test_an_older_table_gets_the_new_column_and_keeps_its_rows(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", ["1", "2"])
+def test_an_older_table_gets_the_new_columns_and_keeps_its_rows(tmp_path: Path, version: str) -> None:
     place = tmp_path / "predictions"
-    old_table(place, ["a", "bad"], tmp_path / "old")
-    assert known_keys(open_table(place)) == {("a", "id-a"), ("bad", None)}
+    old_table(place, ["a", "bad"], tmp_path / "old", version=version)
+    assert keys_of(place, ("a", "id-a"), ("bad", None))
     answered = pq.read_table(spool(tmp_path / "s", ["a", "b"])).to_pylist()
-    rows = [row | {"abstained": True} for row in answered]
+    rows = [row | {"abstained": True, "engine": "bf16"} for row in answered]
     pq.write_table(pa.Table.from_pylist(rows, schema=TABLE_SCHEMA), tmp_path / "s")
     assert append(place, tmp_path / "s") == 1
     frame = pl.read_delta(str(place)).sort("path")
     assert frame["path"].to_list() == ["a", "b", "bad"]
     assert frame["abstained"].to_list() == [None, True, None]
-    assert DeltaTable(place).metadata().configuration[prediction_table.FORMAT_KEY] == "2"
+    assert frame["engine"].to_list() == [None, "bf16", None]
+    assert DeltaTable(place).metadata().configuration[delta.FORMAT_KEY] == "3"
     assert append(place, spool(tmp_path / "s", ["c"])) == 1
+
+
+def test_a_path_that_a_batch_holds_twice_gets_one_row(tmp_path: Path) -> None:
+    assert append(tmp_path / "predictions", spool(tmp_path / "s", ["a", "b", "a"])) == 2
 
 
 def test_an_upgrade_cut_off_after_the_column_is_finished_by_the_next_writer(tmp_path: Path) -> None:
@@ -134,7 +151,7 @@ def test_an_upgrade_cut_off_after_the_column_is_finished_by_the_next_writer(tmp_
     old_table(place, ["a"], tmp_path / "old")
     DeltaTable(place).alter.add_columns([field for field in prediction_table._expected() if field.name == "abstained"])
     assert append(place, spool(tmp_path / "s", ["a", "b"])) == 1
-    assert DeltaTable(place).metadata().configuration[prediction_table.FORMAT_KEY] == "2"
+    assert DeltaTable(place).metadata().configuration[delta.FORMAT_KEY] == "3"
 
 
 def test_of_two_writers_that_upgrade_at_once_both_go_on(tmp_path: Path) -> None:
@@ -165,7 +182,7 @@ def test_a_folder_of_other_files_is_refused_and_left_alone(tmp_path: Path) -> No
 
 def test_a_table_of_a_newer_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as newer:
-        newer.setattr(prediction_table, "FORMAT_VERSION", 3)
+        newer.setattr(prediction_table, "KIND", replace(prediction_table.KIND, format_version=4))
         append(tmp_path / "predictions", spool(tmp_path / "s", ["a"]))
-    with pytest.raises(DataError, match=r"format_version is 3; this calotype writes 2\. Upgrade it\."):
+    with pytest.raises(DataError, match=r"format_version is 4; this calotype writes 3\. Upgrade it\."):
         open_table(tmp_path / "predictions")

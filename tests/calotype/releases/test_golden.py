@@ -18,6 +18,7 @@ import torch
 from calotype.data.decode import decode, fit
 from calotype.learning import bundle as bundles
 from calotype.learning.bundle import Bundle
+from calotype.learning.engine_names import REFERENCE, TOLERANCES
 from calotype.learning.inference import Classifier
 from calotype.params import Params
 from calotype.releases import golden
@@ -59,7 +60,7 @@ def answer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     """A function that answers a request in this process, as if it had imported no training code."""
 
     def ask(bundle: Path, images: Path | None) -> Answer:
-        about = {"max_megapixels": 1.0, "batch_size": 256, "device": "cpu", "threads": 1}
+        about = {"max_megapixels": 1.0, "batch_size": 256, "device": "cpu", "threads": 1, "engines": "none"}
         request: dict[str, Any] = {"bundle": str(bundle), "golden": str(images) if images else None, **about}
         monkeypatch.setattr(golden, "TRAINING_CODE", ())
         monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(request) + "\n"))
@@ -73,10 +74,10 @@ def test_a_fresh_process_reproduces_the_logged_answers_without_training_code(
     folder: Path, write: Write, values: Params
 ) -> None:
     with golden.fresh_process() as process:
-        golden.send(process, folder, write(), values)
+        golden.send(process, folder, write(), values, engines=folder / "none")
         found = golden.receive(process)
     assert (found.loads, found.images, found.problem) == (True, 10, "")
-    assert found.largest_difference <= golden.TOLERANCE
+    assert found.largest_difference <= TOLERANCES[REFERENCE]
     assert found.usable
     assert process.returncode == 0
 
@@ -85,7 +86,7 @@ def test_a_process_that_dies_is_a_problem_of_the_version(values: Params) -> None
     with golden.fresh_process() as process:
         process.kill()
         process.wait()
-        golden.send(process, Path("bundle"), None, values)
+        golden.send(process, Path("bundle"), None, values, engines=Path("none"))
         found = golden.receive(process)
     assert not found.usable
     assert found.problem == "it does not load (exit code -9)"
@@ -110,8 +111,8 @@ def test_a_process_that_nobody_asks_does_not_outlive_the_block() -> None:
 
 
 def test_answers_that_moved_too_far_are_a_problem(folder: Path, write: Write, answer: Callable[..., Answer]) -> None:
-    assert answer(folder, write(moved=0.5 * golden.TOLERANCE)).problem == ""
-    found = answer(folder, write(moved=2 * golden.TOLERANCE))
+    assert answer(folder, write(moved=0.5 * TOLERANCES[REFERENCE])).problem == ""
+    found = answer(folder, write(moved=2 * TOLERANCES[REFERENCE]))
     assert found.problem == "its probabilities for 10 golden images differ by up to 0.0002; allowed: 0.0001"
     assert found.loads
     assert not found.usable
@@ -153,7 +154,7 @@ def test_training_code_in_the_process_is_a_problem(
 
     assert calotype.learning.training.__name__ in golden.TRAINING_CODE
     request = {"bundle": str(folder), "golden": str(write()), "max_megapixels": 1.0, "batch_size": 2}
-    text = json.dumps(request | {"device": "cpu", "threads": 1})
+    text = json.dumps(request | {"device": "cpu", "threads": 1, "engines": "none"})
     monkeypatch.setattr("sys.stdin", io.StringIO(text + "\n"))
     golden.main()
     problem = Answer(**json.loads(capsys.readouterr().out)).problem
@@ -169,7 +170,7 @@ def test_batch_size_and_threads_move_answers_by_far_less_than_the_tolerance(
     one = Classifier(tiny_bundle, device="cpu", batch_size=64, threads=1).probabilities(images)
     other = Classifier(tiny_bundle, device="cpu", batch_size=batch_size, threads=threads).probabilities(images)
     torch.set_num_threads(before)
-    assert np.abs(one - other).max() < golden.TOLERANCE / 20
+    assert np.abs(one - other).max() < TOLERANCES[REFERENCE] / 20
 
 
 def _saved(bundle: Bundle, folder: Path) -> str:

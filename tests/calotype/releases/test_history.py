@@ -64,6 +64,8 @@ def test_machines_get_every_field_and_an_iso_time() -> None:
         "reason": "a [bold] step",
         "who": "ann@desk",
         "at": "2026-11-22T18:30:00+00:00",
+        "bundle_digest": None,
+        "run_id": None,
     }
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import multiprocessing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 import pytest
-from deltalake import DeltaTable, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError
 
+from calotype import delta
 from calotype.errors import CalotypeError, DataError
 from calotype.releases import ledger
 from calotype.releases.ledger import Draft, View
@@ -132,8 +135,8 @@ def test_a_url_is_a_place_too(tmp_path: Path) -> None:
 
 def test_a_newer_format_is_refused_by_name(place: str) -> None:
     ledger.commit(place, "digits", "a", lambda _: promoted(1))
-    DeltaTable(place).alter.set_table_properties({ledger.FORMAT_KEY: "2"}, raise_if_not_exists=False)
-    with pytest.raises(DataError, match=r"ledger: format_version is 2; this calotype writes 1\. Upgrade it\."):
+    DeltaTable(place).alter.set_table_properties({delta.FORMAT_KEY: "3"}, raise_if_not_exists=False)
+    with pytest.raises(DataError, match=r"ledger: format_version is 3; this calotype writes 2\. Upgrade it\."):
         ledger.read(place, "digits")
 
 
@@ -161,3 +164,23 @@ def test_an_author_is_the_flow_run_or_the_user(monkeypatch: pytest.MonkeyPatch) 
     assert ledger.author().startswith("ann@")
     monkeypatch.setenv("CALOTYPE_FLOW_RUN_NAME", "amber-otter")
     assert ledger.author() == "amber-otter"
+
+
+def test_an_older_ledger_gets_the_new_columns_and_keeps_its_entries(place: str) -> None:
+    schema = pa.schema([field for field in ledger.SCHEMA if field.name not in ledger.LACKING["1"]])
+    table = DeltaTable.create(
+        place,
+        schema=Schema.from_arrow(schema),
+        partition_by=["model"],
+        configuration={delta.FORMAT_KEY: "1", "delta.appendOnly": "true"},
+        raise_if_key_not_exists=False,
+    )
+    first = {"sequence": 1, "model": "digits", "version": 1, "to_version": 1, "verdict": "promote"}
+    row = first | {"evidence_digest": "", "reason": "better", "who": "ann", "at": datetime(2026, 1, 1, tzinfo=UTC)}
+    transaction = CommitProperties(app_transactions=[Transaction(ledger.APPLICATION, 1)])
+    write_deltalake(table, pa.Table.from_pylist([row], schema), mode="append", commit_properties=transaction)
+    assert ledger.read(place, "digits").head == 1
+    ledger.commit(place, "digits", "a", lambda _: Draft(2, 2, "promote", "better", "", "d" * 64, "run"))
+    old, new = ledger.read(place, "digits").entries
+    assert (old.sequence, old.bundle_digest, old.run_id) == (1, None, None)
+    assert (new.sequence, new.from_version, new.bundle_digest, new.run_id) == (2, 1, "d" * 64, "run")

@@ -1,0 +1,200 @@
+"""Engines: ways to run one network that answer alike, and differ in speed from processor to processor.
+
+``float32`` is the reference: the network as it was trained, eager. ``bf16`` computes in bfloat16 with batch
+normalisation folded into the convolutions. ``onnx`` runs the same graph in float32 by onnxruntime, on a CPU alone; the
+graph is made in memory from the bundle's weights at each start. Which of them a model may use, `calotype tune` finds.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import warnings
+from collections.abc import Callable
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.jit._trace import TracerWarning
+
+from calotype.errors import CalotypeError, UsageError
+from calotype.learning.engine_names import REFERENCE, TOLERANCES
+from calotype.learning.network import Probabilities
+from calotype.params import ImageParams
+
+Answer = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+"""From uint8 images (N, C, S, S) to probabilities (N, K); quick where the pixels of a row lie together (NHWC)."""
+
+
+def build(engine: str, model: Probabilities, image: ImageParams, device: torch.device, threads: int) -> Answer:
+    """Make an engine.
+
+    Parameters
+    ----------
+    engine
+        A key of `TOLERANCES`.
+    model
+        In evaluation mode; on the device.
+    image
+        The form of the images.
+    device
+        Where it runs.
+    threads
+        Of onnxruntime.
+
+    Raises
+    ------
+    UsageError
+        If there is no such engine, or not on this device.
+    CalotypeError
+        If the network cannot be brought into the engine's form.
+    """
+    if engine == REFERENCE:
+        return by_torch(model, device)
+    if engine == "bf16":
+        return by_torch(Bfloat16(model), device)
+    if engine == "onnx" and device.type == "cpu":
+        return _by_onnxruntime(export(model, image), threads)
+    raise UsageError(f"engine {engine!r} is none for {device.type}; expected one of {', '.join(names(device))}.")
+
+
+def by_torch(model: Callable[[Tensor], Tensor], device: torch.device) -> Answer:
+    """Ask a module of torch, on its device."""
+
+    def answer(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        batch = torch.from_numpy(images).to(device).contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode():
+            return cast("NDArray[np.float32]", model(batch).cpu().numpy())
+
+    return answer
+
+
+def names(device: torch.device) -> tuple[str, ...]:
+    """The engines that a device has."""
+    return tuple(name for name in TOLERANCES if name != "onnx" or device.type == "cpu")
+
+
+class Bfloat16(nn.Module):
+    """`Probabilities` with its network in bfloat16 and batch normalisation folded; normalised and answered in float32.
+
+    Takes uint8 (N, C, S, S), returns float32 (N, K) that sum to one.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, model: Probabilities) -> None:
+        super().__init__()
+        folded = fold(model.network).to(dtype=torch.bfloat16)
+        self.network = folded.to(memory_format=torch.channels_last)
+        self.temperature = model.temperature
+        self.register_buffer("scale", (1 / (255 * model.std)).flatten())
+        self.register_buffer("shift", (-model.mean / model.std).flatten())
+
+    def forward(self, images: Tensor) -> Tensor:
+        count, channels, height, width = images.shape
+        # Rows of width × channels: broadcasting over three channels alone would cost as much as a convolution.
+        rows = images.permute(0, 2, 3, 1).reshape(count, height, width * channels).float()
+        rows = torch.addcmul(self.shift.repeat(width), rows, self.scale.repeat(width)).bfloat16()
+        normalised = rows.view(count, height, width, channels).permute(0, 3, 1, 2)
+        return torch.softmax(self.network(normalised).float() / self.temperature, dim=1)
+
+
+def fold(network: nn.Module) -> nn.Module:
+    """Fold each batch normalisation into the convolution before it; a network that cannot be traced stays whole."""
+    from torch.fx.experimental.optimization import fuse
+    from torch.fx.proxy import TraceError
+
+    try:
+        return fuse(network)
+    except TraceError:
+        return copy.deepcopy(network)
+
+
+def export(model: Probabilities, image: ImageParams) -> bytes:
+    """Write the model as an ONNX graph from uint8 images (N, S, S, C) to probabilities (N, K).
+
+    Raises
+    ------
+    CalotypeError
+        If the network has an operation that ONNX lacks.
+    """
+    pixels = torch.zeros(2, image.size, image.size, image.channels, dtype=torch.uint8)
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        # The newer exporter takes ten times as long, and two packages more.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", TracerWarning)
+        try:
+            torch.onnx.export(
+                _Exported(model).eval(),
+                (pixels,),
+                buffer,  # type: ignore[arg-type]  # the stubs know paths alone
+                dynamo=False,
+                verbose=False,
+                input_names=["images"],
+                output_names=["probabilities"],
+                dynamic_axes={"images": {0: "n"}, "probabilities": {0: "n"}},
+            )
+        except (torch.onnx.OnnxExporterError, RuntimeError) as error:
+            reason = str(error).splitlines()[0][:200]
+            raise CalotypeError(f"the network has no form in ONNX ({reason}). Use another engine.") from error
+    return buffer.getvalue()
+
+
+def _by_onnxruntime(graph: bytes, threads: int) -> Answer:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # Waiting threads sleep: the cores belong to decoding as well.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+    def answer(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        rows = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+        return cast("NDArray[np.float32]", session.run(None, {"images": rows})[0])
+
+    return answer
+
+
+class _Exported(nn.Module):
+    """A copy of the model that takes images as they lie in memory (N, S, S, C), of operations that ONNX has."""
+
+    def __init__(self, model: Probabilities) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
+        for parent in list(self.model.modules()):
+            for name, child in parent.named_children():
+                if isinstance(child, nn.AdaptiveAvgPool2d) and child.output_size not in (1, (1, 1)):
+                    setattr(parent, name, _PoolByMatrix(child))
+
+    def forward(self, images: Tensor) -> Tensor:
+        probabilities: Tensor = self.model(images.permute(0, 3, 1, 2))
+        return probabilities
+
+
+class _PoolByMatrix(nn.Module):
+    """Adaptive average pooling as two products with a matrix: ONNX has none for sizes that do not divide."""
+
+    def __init__(self, pool: nn.AdaptiveAvgPool2d) -> None:
+        super().__init__()
+        size = pool.output_size
+        self.height, self.width = size if isinstance(size, tuple) else (size, size)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        down = _averages(int(maps.shape[2]), self.height)
+        across = _averages(int(maps.shape[3]), self.width)
+        return down @ maps @ across.T
+
+
+def _averages(size: int, pooled: int | None) -> Tensor:
+    """The matrix (pooled, size) that takes the means which torch's adaptive pooling takes."""
+    pooled = pooled or size
+    matrix = np.zeros((pooled, size), dtype=np.float32)
+    for place in range(pooled):
+        start, end = place * size // pooled, -(-(place + 1) * size // pooled)
+        matrix[place, start:end] = 1 / (end - start)
+    return torch.from_numpy(matrix)

@@ -1,0 +1,85 @@
+"""Engines answer alike, and a choice holds only where it was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from calotype.errors import UsageError
+from calotype.learning import engine_choice, engines, network
+from calotype.learning.bundle import Bundle
+from calotype.learning.engine_choice import Choice
+from calotype.learning.inference import Classifier
+from calotype.learning.network import Probabilities
+from calotype.params import Params
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def images() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (33, 1, 8, 8), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(("engine", "tolerance"), [("onnx", 1e-5), ("bf16", 0.02)])
+def test_an_engine_answers_as_the_reference_does(
+    tiny_bundle: Bundle, images: np.ndarray, engine: str, tolerance: float
+) -> None:
+    expected = Classifier(tiny_bundle, device="cpu", batch_size=64).probabilities(images)
+    answers = Classifier(tiny_bundle, device="cpu", batch_size=7, engine=engine).probabilities(images)
+    assert np.abs(answers - expected).max() <= tolerance
+    np.testing.assert_allclose(answers.sum(axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["cnn", "resnet18", "mobilenet_v3_small"])
+def test_networks_for_colour_are_folded_and_exported(values: Params, name: str) -> None:
+    image = values.image.model_copy(update={"size": 32, "channels": 3})
+    torch.manual_seed(0)
+    net = network.build(values.network.model_copy(update={"name": name}), image, 4)
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.5, 2)
+    model = Probabilities(net, (0.5, 0.4, 0.6), (0.2, 0.3, 0.25), 1.5).eval()
+    images = np.random.default_rng(0).integers(0, 256, (5, 3, 32, 32), dtype=np.uint8)
+    expected = engines.build("float32", model, image, CPU, 1)(images)
+    assert np.abs(engines.build("onnx", model, image, CPU, 1)(images) - expected).max() < 1e-5
+    assert np.abs(engines.build("bf16", model, image, CPU, 1)(images) - expected).max() < 0.02
+    assert not [one for one in engines.fold(model.network).modules() if isinstance(one, torch.nn.BatchNorm2d)]
+
+
+def test_an_unknown_engine_is_refused_by_name(tiny_bundle: Bundle) -> None:
+    with pytest.raises(UsageError, match="engine 'int8' is none for cpu; expected one of float32, onnx, bf16"):
+        Classifier(tiny_bundle, device="cpu", batch_size=4, engine="int8")
+
+
+def chosen(**changes: object) -> Choice:
+    facts = {"engine": "bf16", "batch_size": 64, "images": 10, "per": "CPU-second"}
+    return Choice.model_validate(facts | {"measured_on": engine_choice.where(CPU), "measured": []} | changes)
+
+
+def test_a_choice_holds_on_the_processor_that_it_was_measured_on(tmp_path: Path) -> None:
+    assert engine_choice.read(tmp_path, "d", CPU) == (None, "")
+    engine_choice.write(tmp_path, "d", chosen())
+    assert engine_choice.read(tmp_path, "d", CPU) == (chosen(), "")
+    assert engine_choice.engine_of(chosen()) == "bf16"
+    assert engine_choice.engine_of(None) == "float32"
+
+
+def test_on_another_processor_float32_answers_and_one_line_says_so(tmp_path: Path) -> None:
+    engine_choice.write(tmp_path, "d", chosen(measured_on=engine_choice.where(CPU) | {"processor": "Z80"}))
+    found, note = engine_choice.read(tmp_path, "d", CPU)
+    assert found is None
+    assert note.startswith("the engine bf16 was chosen on processor Z80, here ")
+    assert note.endswith("; float32 answers. Run `calotype tune`.")
+    assert "\n" not in note
+
+
+def test_a_damaged_choice_is_not_used(tmp_path: Path) -> None:
+    (tmp_path / "d.json").write_text("{}")
+    found, note = engine_choice.read(tmp_path, "d", CPU)
+    assert found is None
+    assert note == "d.json: not a choice of this format; float32 answers. Run `calotype tune`."

@@ -1,0 +1,64 @@
+"""The fastest engine is chosen among those that answer as float32 does."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from calotype import params
+from calotype.learning import bundle, engine_choice
+from calotype.learning.bundle import Bundle
+from calotype.predictions import tuning
+from calotype.predictions.prediction import predict_to_file
+from calotype.project import Project
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "ROUND_S", 0.01)
+    monkeypatch.setattr(tuning, "BATCH_SIZES", (16, 32))
+
+
+def test_answers_are_compared_by_label_and_by_probability() -> None:
+    expected = np.array([[0.9, 0.1], [0.4, 0.6]], np.float32)
+    near = tuning.compare(expected + np.float32(0.01), expected)
+    assert near.equal_labels == 1
+    assert near.is_accepted
+    assert not tuning.compare(np.array([[0.9, 0.1], [0.51, 0.49]], np.float32), expected).is_accepted
+    assert not tuning.compare(expected + np.float32(0.03), expected).is_accepted
+    assert tuning.compare(expected * np.float32("nan"), expected).largest_difference == 1
+
+
+def test_an_engine_that_moves_labels_is_not_chosen(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (20, 1, 8, 8), dtype=np.uint8)
+    monkeypatch.setattr(tuning, "EQUAL_LABELS", 0.0)
+    monkeypatch.setattr(tuning, "LARGEST_DIFFERENCE", 1e-5)
+    choice = tuning.measure(tiny_bundle, images, torch.device("cpu"))
+    assert choice.engine in ("float32", "onnx")
+    assert {one.engine: one.accepted for one in choice.measured} == {"float32": True, "onnx": True, "bf16": False}
+
+
+@pytest.mark.slow
+def test_prediction_takes_the_engine_that_tune_chose(
+    champion_project: Project, fifteen_files: Path, tmp_path: Path
+) -> None:
+    values = params.load(champion_project.params)
+    try:
+        said = tuning.tune(champion_project, values, champion=True)
+        digest = bundle.digest(champion_project.bundle)
+        path = champion_project.engines / f"{digest}.json"
+        choice, _ = engine_choice.read(champion_project.engines, digest, torch.device("cpu"))
+        assert choice is not None
+        assert said.splitlines()[-1].startswith(f"digits version 1: {choice.engine}, batches of {choice.batch_size} → ")
+        for engine in ("onnx", "bf16"):
+            engine_choice.write(champion_project.engines, digest, choice.model_copy(update={"engine": engine}))
+            predict_to_file(champion_project, values, fifteen_files, tmp_path / "out.parquet")
+            assert set(pl.read_parquet(tmp_path / "out.parquet")["engine"]) == {engine}
+        assert path.is_file()
+    finally:
+        shutil.rmtree(champion_project.engines)
