@@ -17,22 +17,19 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from bench import cases
 from bench.cases import CACHE, RECIPE
 from bench.harness import ROOT, Run, figures, interleave, print_table, save
 from bench.train import TIMM_MODEL, YOLO_MODEL
 from calotype.files import read_json, sha256_of, write_json
+from calotype.learning.engine_names import TOLERANCES
 
 BATCH = 256
 EPOCHS = 2
-OURS, REFERENCE = "calotype", "float32"
+OURS = "calotype"
 BATCHES, ONE, LOADER = "MLflow pyfunc, batches", "MLflow pyfunc, one a call", "DataLoader, eager float32"
 TIMM, YOLO = f"timm inference.py, {TIMM_MODEL}", f"ultralytics, {YOLO_MODEL}"
 FILES = 10_000
@@ -95,8 +92,7 @@ def prepare(cifar: Path, *, full: bool, threads: int) -> Setting:
     values = {"train.epochs": EPOCHS, "train.threads": threads, "predict.batch_size": BATCH, "promote.floor": 0.1}
     project = cases.make_project(CACHE / "projects" / f"predict-{images.name}", images, RECIPE | values)
     if not (project / "promoted").exists():
-        tune = [("calotype", "tune")] if len(engines()) > 1 else []
-        for words in [("dvc", "repro"), ("calotype", "register"), ("calotype", "promote"), *tune]:
+        for words in (("dvc", "repro"), ("calotype", "register"), ("calotype", "promote"), ("calotype", "tune")):
             cases.run_ours(*words, project=project, threads=threads, memory=False)
         (project / "promoted").touch()
     out = CACHE / "predictions"
@@ -107,11 +103,8 @@ def prepare(cifar: Path, *, full: bool, threads: int) -> Setting:
 
 
 def engines() -> tuple[str, ...]:
-    """The engines that `calotype tune` chooses from; before there was such a choice, the one."""
-    if find_spec("calotype.learning.engines") is None:
-        return (REFERENCE,)
-    names: tuple[str, ...] = import_module("calotype.learning.engines").names(torch.device("cpu"))
-    return names
+    """The engines that `calotype tune` chooses from."""
+    return tuple(TOLERANCES)
 
 
 def _our_commands(setting: Setting) -> dict[str, Side]:
@@ -132,7 +125,7 @@ def _our_loops(setting: Setting) -> dict[str, Side]:
     sides = {}
     for engine in engines():
         name = f"{OURS}, {engine}, loop"
-        words = ("bench.ours.predict_loop", few, setting.images, setting.out / f"{name}.csv")
+        words = ("bench.ours.predict_loop", few, setting.images, setting.out / f"{name}.csv", engine)
         sides[name] = Side(FILES, partial(_ours, setting, engine, words))
     return sides
 

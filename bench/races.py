@@ -110,12 +110,13 @@ def rules_of(root: Path) -> Any:
 
 def contend(root: Path, race: Race, number: int, start: Any) -> Finish:
     """Promote one version when all contenders stand ready."""
+    from calotype.learning.engine_names import REFERENCE, TOLERANCES
     from calotype.project import Project
-    from calotype.releases import gate, golden, promotion, versions
+    from calotype.releases import gate, promotion, versions
     from calotype.releases.promotion import Ruling
 
     rules = rules_of(root)
-    check = gate.LoadCheck(32, 0.0, golden.TOLERANCE)
+    check = gate.LoadCheck(32, 0.0, TOLERANCES[REFERENCE])
     ours = answers(race.name, number, race.accuracies[number - 1])
     judged = 0
 

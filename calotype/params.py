@@ -89,6 +89,7 @@ class TrainParams(_Section):
     early_stopping: Annotated[int, Field(ge=0)] = Field(examples=[0])
     precision: Literal["auto", "float32", "bf16"] = Field(examples=["auto"])
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(examples=["auto"])
+    memory_gb: Positive = Field(examples=[8.0])
     threads: Annotated[int, Field(ge=1, le=512)] = Field(examples=[2])
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(examples=[0])
 

@@ -49,15 +49,15 @@ def prepare() -> Trainer:
     project = Project.find()
     values = params.load(project.params)
     torch.set_num_threads(values.train.threads)
-    plan = stage._plan(project)
+    plan = stage._plan(values, project)
     return stage._trainer(values, project, plan, stage._load(values, project, plan), choose_device("cpu"))
 
 
 def watch(trainer: Trainer, spent: Counter[str]) -> None:
     """Count the CPU-seconds of each part of a step."""
     places: dict[str, tuple[Any, str]] = {
-        "index, normalise": (trainer, "_to_device"),
-        "augment": (training, "augment"),
+        "normalise": (trainer, "_normalised"),
+        "index, augment": (training, "augment"),
         "forward": (trainer, "_loss"),
         "backward": (torch.Tensor, "backward"),
         "optimizer": (trainer.optimizer, "step"),

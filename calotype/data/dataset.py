@@ -153,7 +153,13 @@ def read_bytes(dataset: Path, image_ids: Sequence[str]) -> Iterator[tuple[str, b
 
 
 def load_images(
-    dataset: Path, image_ids: Sequence[str], image: ImageParams, *, max_megapixels: float, prefix: str
+    dataset: Path,
+    image_ids: Sequence[str],
+    image: ImageParams,
+    *,
+    max_megapixels: float,
+    prefix: str,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Decode images into one array, in the form that the network takes.
 
@@ -169,6 +175,8 @@ def load_images(
         Pixel cap, `ingest.max_megapixels`.
     prefix
         Stage or verb that shows its progress.
+    out
+        Where to write: uint8 of the shape that is returned.
 
     Returns
     -------
@@ -183,7 +191,8 @@ def load_images(
     places = {image_id: place for place, image_id in enumerate(image_ids)}
     if len(places) != len(image_ids):
         raise ValueError("image_ids name an image twice")
-    images = np.empty((len(places), image.channels, image.size, image.size), dtype=np.uint8)
+    shape = (len(places), image.channels, image.size, image.size)
+    images = np.empty(shape, dtype=np.uint8) if out is None else out
 
     def work(rows: list[tuple[str, bytes]]) -> int:
         for image_id, data in rows:

@@ -25,6 +25,7 @@ from ruamel.yaml import YAML
 from calotype import tracking
 from calotype.console import say
 from calotype.data import dataset
+from calotype.data.decoded import decoded
 from calotype.data.splitting import read_splits
 from calotype.errors import DataError
 from calotype.evaluation import columns
@@ -34,12 +35,15 @@ from calotype.learning.calibrating import calibrated
 from calotype.learning.device import choose_device, processor_flags, uses_bf16
 from calotype.learning.run_record import RunRecord
 from calotype.learning.training import Labelled, State, Statistics, Trainer, history_rows, pixel_statistics, train
-from calotype.params import Params, flatten
+from calotype.params import ImageParams, Params, flatten
 from calotype.project import Project
 from calotype.provenance import environment, lineage
 
 SHAPING = ("image", "network", "train", "augment")
 """Sections of params.yaml that make a training what it is."""
+
+MARGIN, LARGEST_SMALL = 1.15, 64
+"""Training images above so many pixels are stored larger by this factor: crops of them lose less detail."""
 
 AFTERWARDS = (
     "calotype/evaluation/abstention.py",
@@ -128,7 +132,7 @@ def _calibrate_anew(
     state, names = finished
     kept = project.relative(_finished(project))
     say("train", f"trains no epoch: {kept} holds the weights of an equal training. To train again, delete it")
-    validation = _labelled(params, project, plan.validation, plan.classes)
+    validation = _labelled(params, project, plan.validation, plan.classes, params.image)
     record = _record(params, project, plan, state, uuid.uuid4().hex, device)
     record = record.model_copy(update={"environment": record.environment | {"weights_from": names["run_key"]}})
     with _mlflow_run(project, record) as run_id:
@@ -156,12 +160,16 @@ def _plan(params: Params, project: Project) -> Plan:
     return Plan(chosen["train"], chosen["val"], tuple(sorted(rows["label"].unique().to_list())), facts)
 
 
-def _labelled(params: Params, project: Project, rows: pl.DataFrame, classes: tuple[str, ...]) -> Labelled:
-    images = dataset.load_images(
+def _labelled(
+    params: Params, project: Project, rows: pl.DataFrame, classes: tuple[str, ...], image: ImageParams
+) -> Labelled:
+    images = decoded(
         project.dataset,
         rows["image_id"].to_list(),
-        params.image,
+        image,
         max_megapixels=params.ingest.max_megapixels,
+        memory_gb=params.train.memory_gb,
+        cache=project.cache / "decoded",
         prefix="train",
     )
     index = {label: number for number, label in enumerate(classes)}
@@ -170,9 +178,17 @@ def _labelled(params: Params, project: Project, rows: pl.DataFrame, classes: tup
 
 
 def _load(params: Params, project: Project, plan: Plan) -> Data:
-    training = _labelled(params, project, plan.training, plan.classes)
-    validation = _labelled(params, project, plan.validation, plan.classes)
+    training = _labelled(params, project, plan.training, plan.classes, _stored(params))
+    validation = _labelled(params, project, plan.validation, plan.classes, params.image)
     return Data(training, validation, pixel_statistics(training.images))
+
+
+def _stored(params: Params) -> ImageParams:
+    """The form in which training images are kept: photographs that are cropped at random, a little larger."""
+    image = params.image
+    if params.augment.crop_scale < 1 and image.size > LARGEST_SMALL:
+        return image.model_copy(update={"size": round(MARGIN * image.size)})
+    return image
 
 
 def _trainer(params: Params, project: Project, plan: Plan, data: Data, device: torch.device) -> Trainer:

@@ -15,6 +15,7 @@ from PIL import Image
 from calotype import params
 from calotype.data import dataset, shards
 from calotype.data.decode import decode, fit
+from calotype.data.decoded import decoded
 from calotype.errors import DataError
 from calotype.files import read_json, write_json
 from calotype.params import ImageParams
@@ -138,3 +139,24 @@ def test_picked_images_come_in_the_order_of_the_shard_without_reading_other_grou
     picked = list(shards.pick(path, {*chosen, "f" * 64}))
     assert [image_id for image_id, _ in picked] == chosen
     assert dict(picked) == dict(dataset.read_bytes(stored, chosen))
+
+
+def test_too_many_images_for_memory_lie_in_a_file_that_serves_again(
+    stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = dataset.read_manifest(stored)["image_id"].to_list()[:40]
+    form = ImageParams(size=13, channels=3, resize="pad")
+
+    def read(memory_gb: float) -> np.ndarray:
+        cache = tmp_path / "decoded"
+        return decoded(stored, ids, form, max_megapixels=1, memory_gb=memory_gb, cache=cache, prefix="test")
+
+    in_memory = read(1.0)
+    assert not (tmp_path / "decoded").exists()
+    mapped = read(1e-6)
+    assert np.array_equal(in_memory, mapped)
+    assert np.array_equal(in_memory, load(stored, ids, form))
+    (file,) = (tmp_path / "decoded").iterdir()
+    assert file.stat().st_size == in_memory.nbytes
+    monkeypatch.setattr(dataset, "_work_through", None)
+    assert np.array_equal(read(1e-6), in_memory)

@@ -1,0 +1,87 @@
+"""A training of our `fast` recipe in the project of the working folder, after ingest, and its accuracy on test.
+
+Arguments: the seed, and the CPU-seconds that the training may take, validation after each epoch included. How many
+epochs fit is found by timing a few steps of a network that is thrown away; these count, too.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+import polars as pl
+import torch
+
+from calotype import params
+from calotype.data import dataset
+from calotype.data.splitting import read_splits
+from calotype.learning import training
+from calotype.learning.device import choose_device
+from calotype.learning.training import State, Trainer
+from calotype.project import Project
+from calotype.stages import train as stage
+
+TIMED_STEPS = 12
+
+
+def main(seed: str, budget: str) -> None:
+    """Train and print what was reached, as JSON."""
+    project = Project.find()
+    values = params.load(project.params)
+    torch.set_num_threads(values.train.threads)
+    plan = stage._plan(values, project)
+    data = stage._load(values, project, plan)
+    start = time.process_time()
+
+    def trainer(epochs: int) -> Trainer:
+        recipe = values.train.model_copy(update={"epochs": epochs, "seed": int(seed)})
+        chosen = values.model_copy(update={"train": recipe})
+        return stage._trainer(chosen, project, plan, data, choose_device("cpu"))
+
+    epoch_s = _epoch_seconds(trainer(1))
+    epochs = max(1, int((float(budget) - (time.process_time() - start)) / epoch_s))
+    made = trainer(epochs)
+    state = training.train(made, State(), on_step=lambda _: None, on_epoch=lambda _: None)
+    spent = time.process_time() - start
+    made.model.load_state_dict(state.best_weights)
+    made.validation_set = stage._labelled(values, project, _test_rows(project), plan.classes, values.image)
+    print(
+        json.dumps(
+            {
+                "epochs": epochs,
+                "training_cpu_s": spent,
+                "test_accuracy": made.validate()[1],
+                "images_per_cpu_s": epochs * made.steps_per_epoch * values.train.batch_size / spent,
+                "history": training.history_rows(state.history),
+            }
+        )
+    )
+
+
+def _epoch_seconds(made: Trainer) -> float:
+    """CPU-seconds of an epoch with its validation, by some steps after a first one."""
+    marks: list[float] = []
+
+    def stop(step: int) -> None:
+        marks.append(time.process_time())
+        if step == TIMED_STEPS:
+            raise StopIteration
+
+    try:
+        made.train_epoch(0, stop)
+    except StopIteration:
+        pass
+    start = time.process_time()
+    made.validate()
+    return (marks[-1] - marks[0]) / (len(marks) - 1) * made.steps_per_epoch + time.process_time() - start
+
+
+def _test_rows(project: Project) -> pl.DataFrame:
+    manifest = dataset.read_manifest(project.dataset).select("image_id", "label")
+    test = read_splits(project.splits).filter(pl.col("split") == "test").select("image_id")
+    return manifest.join(test, on="image_id").sort("image_id")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
