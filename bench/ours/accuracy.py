@@ -6,6 +6,7 @@ epochs fit is found by timing a few steps of a network that is thrown away; thes
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -68,10 +69,8 @@ def _epoch_seconds(made: Trainer) -> float:
         if step == TIMED_STEPS:
             raise StopIteration
 
-    try:
+    with contextlib.suppress(StopIteration):
         made.train_epoch(0, stop)
-    except StopIteration:
-        pass
     start = time.process_time()
     made.validate()
     return (marks[-1] - marks[0]) / (len(marks) - 1) * made.steps_per_epoch + time.process_time() - start
