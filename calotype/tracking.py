@@ -30,7 +30,7 @@ os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
 
 import mlflow  # its settings come first
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
+from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelStatus, Metric, Param, Run
 from mlflow.exceptions import MlflowException
 
 KEY_TAG = "calotype.key"
@@ -134,17 +134,12 @@ def log_history(client: MlflowClient, run_id: str, history: list[dict[str, float
     if not history:
         return
     known = {metric.step for metric in client.get_metric_history(run_id, CURVES["val_loss"])}
-    for row in history:
-        if int(row["epoch"]) not in known:
-            log_epoch(client, run_id, row)
+    _log_metrics(client, run_id, [metric for row in history if int(row["epoch"]) not in known for metric in _of(row)])
 
 
 def log_epoch(client: MlflowClient, run_id: str, row: dict[str, float]) -> None:
     """Write one epoch's figures, in one batch."""
-    now = int(time.time() * 1000)
-    client.log_batch(
-        run_id, metrics=[Metric(name, float(row[column]), now, int(row["epoch"])) for column, name in CURVES.items()]
-    )
+    _log_metrics(client, run_id, _of(row))
 
 
 @contextmanager
@@ -168,11 +163,8 @@ def close_run(project: Project, run_id: str, status: str) -> None:
 
 
 def log_bundle(project: Project, run_id: str) -> None:
-    """Write the bundle and a `pt2` model with its signature into a run."""
-    client = connect(project)
-    for path in sorted(project.bundle.iterdir()):
-        client.log_artifact(run_id, str(path), "bundle")
-    _log_pt2(project, run_id)
+    """Write the bundle into a run."""
+    connect(project).log_artifacts(run_id, str(project.bundle), "bundle")
 
 
 def ensure_run(project: Project) -> str:
@@ -206,13 +198,22 @@ def log_evaluation(project: Project, metrics: Mapping[str, float], artifacts: Ma
     run_id = ensure_run(project)
     client = connect(project)
     now = int(time.time() * 1000)
-    rows = [Metric(name, value, now, 0) for name, value in metrics.items()]
-    for start in range(0, len(rows), LARGEST_BATCH):
-        client.log_batch(run_id, metrics=rows[start : start + LARGEST_BATCH])
+    _log_metrics(client, run_id, [Metric(name, value, now, 0) for name, value in metrics.items()])
     for folder, paths in artifacts.items():
         for path in paths:
             client.log_artifact(run_id, str(path), folder)
     return run_id
+
+
+def _of(row: dict[str, float]) -> list[Metric]:
+    """One epoch's figures."""
+    now = int(time.time() * 1000)
+    return [Metric(name, float(row[column]), now, int(row["epoch"])) for column, name in CURVES.items()]
+
+
+def _log_metrics(client: MlflowClient, run_id: str, metrics: list[Metric]) -> None:
+    for start in range(0, len(metrics), LARGEST_BATCH):
+        client.log_batch(run_id, metrics=metrics[start : start + LARGEST_BATCH])
 
 
 def _log_start(project: Project, client: MlflowClient, run_id: str, record: RunRecord) -> None:
@@ -266,8 +267,21 @@ def _tags(record: RunRecord) -> dict[str, str]:
     return {name: value for name, value in tags.items() if value}
 
 
-def _log_pt2(project: Project, run_id: str) -> None:
-    """Log the model for MLflow's own loaders: uint8 N×C×S×S in, probabilities out. The bundle stays of record."""
+def ensure_model(project: Project, run_id: str) -> str:
+    """The id of the run's `pt2` model for MLflow's own loaders, logged if the run has none. The bundle stays of record.
+
+    It takes uint8 N×C×S×S and gives probabilities. A training does not log it: its export costs seconds, and only a
+    version needs it.
+    """
+    client = connect(project)
+    outputs = client.get_run(run_id).outputs
+    logged = [client.get_logged_model(output.model_id) for output in outputs.model_outputs] if outputs else []
+    # One that was killed on its way is not ready.
+    ready = [model for model in logged if model.status == LoggedModelStatus.READY]
+    return str(ready[-1].model_id) if ready else _log_pt2(project, run_id)
+
+
+def _log_pt2(project: Project, run_id: str) -> str:
     import mlflow.pytorch
     import numpy as np
     from mlflow.models import ModelSignature
@@ -282,16 +296,18 @@ def _log_pt2(project: Project, run_id: str) -> None:
         inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, *shape))]),
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, len(loaded.classes)))]),
     )
-    with mlflow.start_run(run_id=run_id):
-        mlflow.pytorch.log_model(
-            probability_model(loaded),
-            name=MODEL_NAME,
-            signature=signature,
-            # Two images: an example of one would freeze the batch size to one.
-            input_example=np.zeros((2, *shape), np.uint8),
-            pip_requirements=[f"{name}=={version(name)}" for name in ("mlflow", "torch", "numpy")],
-            metadata={"classes": list(loaded.classes)},
-        )
+    # Given the id, MLflow leaves the run as it is: `start_run` would open it again and move its end.
+    info = mlflow.pytorch.log_model(
+        probability_model(loaded),
+        name=MODEL_NAME,
+        signature=signature,
+        # Two images: an example of one would freeze the batch size to one.
+        input_example=np.zeros((2, *shape), np.uint8),
+        pip_requirements=[f"{name}=={version(name)}" for name in ("mlflow", "torch", "numpy")],
+        metadata={"classes": list(loaded.classes)},
+        run_id=run_id,
+    )
+    return str(info.model_id)
 
 
 def _point_at(uri: str) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,27 +56,54 @@ _FIRST_BLOCK = 32
 _LARGEST_BLOCK = 2**16
 
 
-def sketch(picture: Image.Image) -> NDArray[np.uint64]:
-    """The perceptual hash of a picture, and those of the picture cropped by a pixel.
+class Small(NamedTuple):
+    """What hashing needs of a picture: its grey values at ``SIDE`` × ``SIDE``, and its size unless it is large."""
 
-    Parameters
-    ----------
-    picture
-        Mode ``L`` or ``RGB``, as `decode` returns.
+    grey: NDArray[np.uint8]
+    size: tuple[int, int] | None
+
+
+def small(picture: Image.Image) -> Small:
+    """Make a picture small; it is in mode ``L`` or ``RGB``, as `decode` returns."""
+    grey = np.asarray(shrink(picture).convert("L"))
+    return Small(grey, None if min(picture.size) >= SMALL else picture.size)
+
+
+def sketches(smalls: Sequence[Small]) -> NDArray[np.uint64]:
+    """The perceptual hash of each picture, and those of the picture cropped by a pixel.
 
     Returns
     -------
     numpy.ndarray
-        uint64, ``VIEWS`` of them. The first is the perceptual hash; the others equal it where the picture is large.
+        uint64, pictures × ``VIEWS``. The first of a row is the perceptual hash; the others equal it where the picture
+        is large. A row depends on its own picture alone.
     """
-    grey = np.asarray(shrink(picture).convert("L"), np.float32)
-    if min(picture.size) >= SMALL:
-        coefficients = (_basis() @ grey @ _basis().T).ravel()[_order()][None]
+    found = np.empty((len(smalls), VIEWS), np.uint64)
+    alike: dict[tuple[int, int] | None, list[int]] = {}
+    for place, one in enumerate(smalls):
+        alike.setdefault(one.size, []).append(place)
+    for size, places in alike.items():
+        found[places] = _hashes(np.array([smalls[place].grey for place in places], np.float32), size)
+    return found
+
+
+def sketch(picture: Image.Image) -> NDArray[np.uint64]:
+    """The sketch of one picture: uint64, ``VIEWS`` of them."""
+    hashes: NDArray[np.uint64] = sketches([small(picture)])[0]
+    return hashes
+
+
+def _hashes(greys: NDArray[np.float32], size: tuple[int, int] | None) -> NDArray[np.uint64]:
+    """Hashes of pictures that were of one size, or large: of each the own, and where small the cropped ones."""
+    if size is None:
+        coefficients = (_basis() @ greys @ _basis().T).reshape(len(greys), -1)[:, None, _order()]
     else:
-        coefficients = (_cropped_bases(picture.height) @ grey @ _cropped_bases(picture.width).T).ravel()[_view_order()]
-    faint = max(_FAINT, _FAINT_SHARE * float(np.linalg.norm(coefficients[0])))
-    views = np.packbits(coefficients > faint, axis=1).view(">u8").ravel().astype(np.uint64)
-    return np.broadcast_to(views, VIEWS).copy() if len(views) == 1 else views
+        width, height = size
+        products = _cropped_bases(height) @ greys @ _cropped_bases(width).T
+        coefficients = products.reshape(len(greys), -1)[:, _view_order()]
+    faint = np.maximum(_FAINT, _FAINT_SHARE * np.linalg.norm(coefficients[:, 0], axis=1))
+    bits = np.packbits(coefficients > faint[:, None, None], axis=2)
+    return np.asarray(bits.view(">u8")[:, :, 0].astype(np.uint64))
 
 
 def perceptual_hash(picture: Image.Image) -> int:

@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 from calotype import console
 from calotype.data.dataset import threads
 from calotype.data.decode import DecodeError, Facts, examine
-from calotype.data.duplicates import VIEWS, sketch
+from calotype.data.duplicates import VIEWS, Small, sketches, small
 from calotype.data.shards import Writer
 from calotype.sources.contract import Source, SourceImage
 
 _CHUNK_IMAGES = 64
 _CHUNK_BYTES = 8 * 2**20
+_ROWS_AT_ONCE = 8192
 
 ENTRY_SCHEMA = {
     "image_id": pl.String,
@@ -102,24 +103,58 @@ class Intake:
         return found
 
 
+class _Table:
+    """Rows as they come in, packed into columns time and again: a row of Python objects takes five times the memory."""
+
+    def __init__(self, schema: Mapping[str, type[pl.DataType]]) -> None:
+        self._schema = schema
+        self._rows: list[tuple[str | int | None, ...]] = []
+        self._parts = [pl.DataFrame(schema=schema)]
+
+    def add(self, *row: str | int | None) -> None:
+        self._rows.append(row)
+        if len(self._rows) >= _ROWS_AT_ONCE:
+            self._pack()
+
+    def finish(self) -> pl.DataFrame:
+        """The table; it is asked for once."""
+        self._pack()
+        return pl.concat(self._parts)
+
+    def _pack(self) -> None:
+        columns = list(zip(*self._rows, strict=True)) or [()] * len(self._schema)
+        self._parts.append(pl.DataFrame(dict(zip(self._schema, columns, strict=True)), schema=self._schema))
+        self._rows = []
+
+
 @dataclass
 class _Gathered:
-    """Rows as they come in: columns, because rows are many."""
+    """What has come in."""
 
-    entries: dict[str, list[str | None]] = field(default_factory=lambda: {name: [] for name in ENTRY_SCHEMA})
-    facts: list[tuple[str, int, int, str, str, int, int]] = field(default_factory=list)
-    decoded: dict[str, None] = field(default_factory=dict)
+    entries: _Table = field(default_factory=lambda: _Table(ENTRY_SCHEMA))
+    facts: _Table = field(default_factory=lambda: _Table(FACTS_SCHEMA))
+    decoded: _Table = field(default_factory=lambda: _Table({"image_id": pl.String}))
+    seen: set[bytes] = field(default_factory=set)
     sketches: bytearray = field(default_factory=bytearray)
     rejects: list[tuple[str, str, str]] = field(default_factory=list)
     rejected_labels: Counter[str] = field(default_factory=Counter)
 
+    def is_new(self, image_id: str) -> bool:
+        """Whether an image has not been decoded before; from now on it has."""
+        key = bytes.fromhex(image_id)
+        if key in self.seen:
+            return False
+        self.seen.add(key)
+        return True
+
     def finish(self) -> Intake:
         """Turn the rows into tables."""
+        self.seen.clear()
         sketches = np.frombuffer(self.sketches, dtype=np.uint64).reshape(-1, VIEWS)
         return Intake(
-            pl.DataFrame(self.entries, schema=ENTRY_SCHEMA),
-            pl.DataFrame(self.facts, schema=FACTS_SCHEMA, orient="row"),
-            pl.DataFrame({"image_id": list(self.decoded), "phash": sketches[:, 0]}, schema=HASH_SCHEMA),
+            self.entries.finish(),
+            self.facts.finish(),
+            self.decoded.finish().with_columns(pl.Series("phash", sketches[:, 0])),
             pl.DataFrame(self.rejects, schema=REJECTS_SCHEMA, orient="row").sort("path"),
             self.rejected_labels,
             sketches,
@@ -149,45 +184,55 @@ def take_in(source: Source, known: Known, writer: Writer, *, max_megapixels: flo
             gathered.rejects.append((image.path, *verdict.rejection))
             gathered.rejected_labels[image.label] += 1
             continue
-        _add_entry(gathered, verdict.image_id, image)
-        if verdict.facts is None or verdict.image_id in gathered.decoded:
+        gathered.entries.add(verdict.image_id, image.path, image.label, image.group, image.split, image.attributes)
+        if verdict.facts is None or not gathered.is_new(verdict.image_id):
             continue
-        gathered.decoded[verdict.image_id] = None
+        gathered.decoded.add(verdict.image_id)
         gathered.sketches += verdict.sketch
         if verdict.image_id not in known.pixels:
             assert data is not None
             shard = writer.add(verdict.image_id, data, verdict.facts.format)
-            gathered.facts.append((verdict.image_id, *verdict.facts, len(data), shard))
+            gathered.facts.add(verdict.image_id, *verdict.facts, len(data), shard)
     writer.close()
     return gathered.finish()
 
 
-def check(data: bytes | None, reason: str, known: Known, max_megapixels: float) -> Verdict:
-    """Digest one image; decode and hash it if it is not known."""
+def check(pieces: Sequence[Piece], known: Known, max_megapixels: float) -> list[Verdict]:
+    """Digest images; decode and hash those that are not known."""
+    verdicts = []
+    smalls: dict[int, Small] = {}
+    for place, (_, data, reason) in enumerate(pieces):
+        verdict, look = _check(data, reason, known, max_megapixels)
+        verdicts.append(verdict)
+        if look is not None:
+            smalls[place] = look
+    # All at once: the arithmetic of one picture is less work than calling for it.
+    for place, hashes in zip(smalls, sketches(list(smalls.values())), strict=True):
+        verdicts[place] = verdicts[place]._replace(sketch=hashes.tobytes())
+    return verdicts
+
+
+def _check(data: bytes | None, reason: str, known: Known, max_megapixels: float) -> tuple[Verdict, Small | None]:
+    """Look at one image, and make it small if it is not known."""
     if data is None:
-        return Verdict("", None, b"", ("unreadable", reason))
+        return Verdict("", None, b"", ("unreadable", reason)), None
     image_id = hashlib.sha256(data).hexdigest()
     pixels = known.pixels.get(image_id)
     if pixels is not None and pixels <= max_megapixels * 1e6 and image_id not in known.unhashed:
-        return Verdict(image_id, None, b"", None)
+        return Verdict(image_id, None, b"", None), None
     try:
         picture, facts = examine(data, max_megapixels=max_megapixels)
     except DecodeError as error:
-        return Verdict(image_id, None, b"", (error.code, error.reason))
-    return Verdict(image_id, facts, sketch(picture).tobytes(), None)
-
-
-def _add_entry(gathered: _Gathered, image_id: str, image: SourceImage) -> None:
-    values = (image_id, image.path, image.label, image.group, image.split, image.attributes)
-    for column, value in zip(gathered.entries.values(), values, strict=True):
-        column.append(value)
+        return Verdict(image_id, None, b"", (error.code, error.reason)), None
+    return Verdict(image_id, facts, b"", None), small(picture)
 
 
 def _checked(
     source: Source, known: Known, max_megapixels: float
 ) -> Iterator[tuple[SourceImage, bytes | None, Verdict]]:
     def work(chunk: list[Piece]) -> list[tuple[SourceImage, bytes | None, Verdict]]:
-        return [(image, data, check(data, reason, known, max_megapixels)) for image, data, reason in chunk]
+        verdicts = check(chunk, known, max_megapixels)
+        return [(image, data, verdict) for (image, data, _), verdict in zip(chunk, verdicts, strict=True)]
 
     waiting: deque[Future[list[tuple[SourceImage, bytes | None, Verdict]]]] = deque()
     with ThreadPoolExecutor(threads(), thread_name_prefix="check") as pool:

@@ -78,7 +78,7 @@ def register(project: Project, params: Params) -> RegisteredVersion:
         run_id = tracking.ensure_run(project)
         _check_run(registry, run_id, digest)
         _complete_run(project, registry, run_id, digest)
-        version, created = _ensure_version(registry, params.name, run_id, _tags(project, record, metrics))
+        version, created = _ensure_version(project, registry, params.name, run_id, _tags(project, record, metrics))
         _describe(project, registry, version)
         alias = _challenge(registry, version, standing.champion)
     registered = RegisteredVersion(
@@ -200,7 +200,9 @@ def _scored_split(project: Project) -> str:
     return split_digest(scored["image_id"].to_list(), scored["label"].to_list())
 
 
-def _ensure_version(registry: Registry, name: str, run_id: str, tags: Mapping[str, str]) -> tuple[ModelVersion, bool]:
+def _ensure_version(
+    project: Project, registry: Registry, name: str, run_id: str, tags: Mapping[str, str]
+) -> tuple[ModelVersion, bool]:
     """One version for a training: looked for first, because a retried request whose reply was lost makes two."""
     client = registry.client
     _ensure_model(registry, name)
@@ -211,7 +213,7 @@ def _ensure_version(registry: Registry, name: str, run_id: str, tags: Mapping[st
         # Evaluated anew, say because images were added: the gate must know on which split.
         registry.tag_version(version, tags)
         return version, False
-    model_id = _logged_model(registry, run_id)
+    model_id = tracking.ensure_model(project, run_id)
     made = client.create_model_version(
         name, f"models:/{model_id}", run_id=run_id, tags=dict(tags), model_id=model_id, await_creation_for=60
     )
@@ -233,14 +235,6 @@ def _ensure_model(registry: Registry, name: str) -> None:
         registry.client.create_registered_model(
             name, description="Image classifier, trained and registered by calotype"
         )
-
-
-def _logged_model(registry: Registry, run_id: str) -> str:
-    outputs = registry.client.get_run(run_id).outputs
-    model_ids = [output.model_id for output in outputs.model_outputs] if outputs else []
-    if not model_ids:
-        raise CalotypeError(f"MLflow run {run_id} holds no logged model. Run `dvc repro --force train`.")
-    return str(model_ids[-1])
 
 
 def _challenge(registry: Registry, version: ModelVersion, current: int | None) -> str:

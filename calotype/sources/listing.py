@@ -67,7 +67,7 @@ def stat_listing(path: Path) -> Iterator[Listed]:
         table = path if path.suffix.lower() in TABLE_SUFFIXES else None
         return _listing_of_table(table) if table else iter([_stat(path, path.name)])
     table = _table_in(path)
-    return _listing_of_table(table) if table else iter(sorted(walk(path).files))
+    return _listing_of_table(table) if table else iter(walk(path).files)
 
 
 def require(path: Path) -> None:

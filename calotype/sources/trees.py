@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
 from calotype.sources.contract import MAX_FILE_BYTES, Tree, Unreadable
@@ -28,20 +30,24 @@ def folder_tree(root: Path) -> Tree:
     """Look at a folder on disk."""
     found = walk(root)
     paths = tuple(path for path, _, _ in found.files)
-    folders = tuple(found.folders)
-    return Tree(
-        str(root), paths, folders, dict(found.ignored), lambda path: read_file(root / found.raw_names.get(path, path))
-    )
+    raw_names = found.raw_names
+
+    def read(path: str) -> bytes:
+        return read_file(f"{root}/{raw_names.get(path, path)}")
+
+    return Tree(str(root), paths, tuple(found.folders), dict(found.ignored), read)
 
 
-def read_file(path: Path, limit: int = MAX_FILE_BYTES) -> bytes:
+def read_file(path: str | Path, limit: int = MAX_FILE_BYTES) -> bytes:
     """Read a file of at most ``limit`` bytes, or raise `Unreadable`."""
     try:
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
+        # Unbuffered, and of the size that it has: `read(limit)` would make room for the limit each time.
+        with FileIO(path) as file:
+            is_small = os.fstat(file.fileno()).st_size <= limit
+            data = file.readall() if is_small else b""
     except (OSError, ValueError) as error:
         raise Unreadable(getattr(error, "strerror", None) or str(error)) from error
-    if len(data) > limit:
+    if not is_small or len(data) > limit:
         raise Unreadable(f"larger than {limit // 2**20} MiB")
     return data
 

@@ -91,7 +91,11 @@ def test_mlflows_own_loader_gives_the_same_probabilities(reproduced: Project) ->
 
     record = RunRecord.read(reproduced.run_json)
     client = tracking.connect(reproduced)
-    model_id = client.get_run(record.mlflow_run_id).outputs.model_outputs[0].model_id
+    before = client.get_run(record.mlflow_run_id).info
+    model_id = tracking.ensure_model(reproduced, record.mlflow_run_id)
+    assert tracking.ensure_model(reproduced, record.mlflow_run_id) == model_id
+    after = client.get_run(record.mlflow_run_id).info
+    assert (after.status, after.end_time) == (before.status, before.end_time)
     loaded = mlflow.pyfunc.load_model(f"models:/{model_id}")
     images = np.random.default_rng(0).integers(0, 256, (5, 1, 8, 8), dtype=np.uint8)
     ours = Classifier(bundle.load(reproduced.bundle), device="cpu", batch_size=8).probabilities(images)
