@@ -46,7 +46,7 @@ def test_all_problems_are_reported_at_once_with_their_lines(tmp_path: Path) -> N
     text = TEXT.replace("lr: 0.003", "lr: -1").replace("optimizer: adamw", "optimizer: lion")
     found = problems(tmp_path, text.replace("seed: 0", "seed: x"))
     assert "params.yaml:34: train.lr: found -1; expected greater than 0." in found
-    assert "train.optimizer: found 'lion'; expected one of 'sgd', 'adam' or 'adamw'." in found
+    assert "train.optimizer: found 'lion'; expected one of 'sgd', 'adam', 'adamw' or 'muon'." in found
     assert "train.seed: found 'x'; expected a whole number." in found
 
 

@@ -73,7 +73,7 @@ def test_kernels_keep_their_norm_and_frozen_ones_their_values() -> None:
     assert torch.equal(model.whitening.weight, before)
     for name, parameter in model.named_parameters():
         if parameter.ndim == 4 and parameter.requires_grad:
-            assert float(parameter.norm()) == pytest.approx(len(parameter) ** 0.5, rel=0.2), name
+            assert float(parameter.detach().norm()) == pytest.approx(len(parameter) ** 0.5, rel=0.2), name
 
 
 def test_it_learns_digits_in_three_epochs() -> None:

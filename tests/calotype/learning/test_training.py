@@ -65,7 +65,7 @@ def test_three_steps_give_the_losses_they_always_gave(digits: Labelled) -> None:
     assert losses == pytest.approx(GOLDEN, abs=2e-3)
 
 
-GOLDEN = [2.2270, 2.2527, 2.5207]
+GOLDEN = [2.2525, 2.1939, 2.5409]
 
 
 def test_equal_seeds_give_equal_weights_and_others_do_not(digits: Labelled) -> None:

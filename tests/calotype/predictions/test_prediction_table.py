@@ -149,7 +149,9 @@ def test_a_path_that_a_batch_holds_twice_gets_one_row(tmp_path: Path) -> None:
 def test_an_upgrade_cut_off_after_the_column_is_finished_by_the_next_writer(tmp_path: Path) -> None:
     place = tmp_path / "predictions"
     old_table(place, ["a"], tmp_path / "old")
-    DeltaTable(place).alter.add_columns([field for field in prediction_table._expected() if field.name == "abstained"])
+    DeltaTable(place).alter.add_columns(
+        [field for field in DeltaSchema.from_arrow(TABLE_SCHEMA).fields if field.name == "abstained"]
+    )
     assert append(place, spool(tmp_path / "s", ["a", "b"])) == 1
     assert DeltaTable(place).metadata().configuration[delta.FORMAT_KEY] == "3"
 
@@ -160,8 +162,8 @@ def test_of_two_writers_that_upgrade_at_once_both_go_on(tmp_path: Path) -> None:
     one, other = open_table(place), open_table(place)
     assert one is not None
     assert other is not None
-    prediction_table._upgrade(one)
-    prediction_table._upgrade(other)
+    delta.upgrade(one, prediction_table.KIND)
+    delta.upgrade(other, prediction_table.KIND)
     assert append(place, spool(tmp_path / "s", ["b"])) == 1
     assert [field.name for field in DeltaTable(place).schema().fields].count("abstained") == 1
 

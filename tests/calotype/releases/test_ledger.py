@@ -167,7 +167,7 @@ def test_an_author_is_the_flow_run_or_the_user(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_an_older_ledger_gets_the_new_columns_and_keeps_its_entries(place: str) -> None:
-    schema = pa.schema([field for field in ledger.SCHEMA if field.name not in ledger.LACKING["1"]])
+    schema = pa.schema([field for field in ledger.SCHEMA if field.name not in ledger.KIND.lacking["1"]])
     table = DeltaTable.create(
         place,
         schema=Schema.from_arrow(schema),
@@ -177,7 +177,7 @@ def test_an_older_ledger_gets_the_new_columns_and_keeps_its_entries(place: str) 
     )
     first = {"sequence": 1, "model": "digits", "version": 1, "to_version": 1, "verdict": "promote"}
     row = first | {"evidence_digest": "", "reason": "better", "who": "ann", "at": datetime(2026, 1, 1, tzinfo=UTC)}
-    transaction = CommitProperties(app_transactions=[Transaction(ledger.APPLICATION, 1)])
+    transaction = CommitProperties(app_transactions=[Transaction(ledger.KIND.application, 1)])
     write_deltalake(table, pa.Table.from_pylist([row], schema), mode="append", commit_properties=transaction)
     assert ledger.read(place, "digits").head == 1
     ledger.commit(place, "digits", "a", lambda _: Draft(2, 2, "promote", "better", "", "d" * 64, "run"))
