@@ -18,7 +18,7 @@ def changed_lines(before: str, after: str) -> list[str]:
 def test_only_the_value_changes_and_its_comment_keeps_its_column() -> None:
     after = edit(TEXT, {"train.lr": 0.25, "network.widths": [16, 32, 64]})
     assert changed_lines(TEXT, after) == [
-        "  widths: [16, 32, 64]        # cnn: channels of each block, which ends in max pooling",
+        "  widths: [16, 32, 64]        # cnn, fast: channels of each block, which halves the image",
         "  lr: 0.25                    # peak learning rate",
     ]
 

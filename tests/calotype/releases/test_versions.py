@@ -17,7 +17,8 @@ WRITERS, TAGS = 4, 15
 
 
 def test_all_who_write_the_same_new_tag_at_the_same_moment_succeed(tmp_path: Path) -> None:
-    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    client = MlflowClient(store, registry_uri=store)
     client.create_registered_model("digits")
     registry = Registry(Project(tmp_path), client)
     start = Barrier(WRITERS, timeout=60)
