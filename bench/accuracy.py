@@ -37,7 +37,7 @@ RECIPE: dict[str, Any] = {
     "augment.flip": 0.5,
     "augment.erase": 0.0,
 }
-WIDTHS = {"cifar10": [(0, [48, 128, 128]), (900, [64, 256, 256])], "fashion-mnist": [(0, [48, 128, 128])]}
+WIDTHS = {"cifar10": [(0, [48, 128, 128]), (900, [64, 256, 256])], "fashion-mnist": [(0, [32, 96, 128])]}
 """Widths of the blocks, from so many CPU-seconds on: what a short training learns best is small."""
 
 
