@@ -25,9 +25,11 @@ from typing import IO, Any
 
 import psutil
 
+from calotype.machine import cores, processor
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
-CORES = len(os.sched_getaffinity(0))
+CORES = cores()
 SAMPLE_S = 0.2
 """Seconds between two looks at the memory of a process tree."""
 
@@ -222,7 +224,7 @@ def _short(value: float) -> str:
 def machine() -> dict[str, Any]:
     """Processor, cores, memory, system, versions and date: what a figure is worth nothing without."""
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": CORES,
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",
@@ -252,13 +254,6 @@ def figures(runs: Sequence[Run], images: int | None = None) -> dict[str, Any]:
     if images is not None:
         kept["images_per_cpu_s"] = [round(images / run.cpu_s, 1) for run in runs]
     return kept
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 def _version(name: str) -> str | None:

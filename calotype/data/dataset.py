@@ -15,7 +15,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,7 +25,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from calotype import console
+from calotype import console, machine
 from calotype.data import shards
 from calotype.data.decode import DecodeError, decode_fitted
 from calotype.errors import DataError
@@ -206,8 +205,7 @@ def load_images(
 
 def threads() -> int:
     """How many threads decode: the processors that this process may use, at most 8."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, available)
+    return min(8, machine.cores())
 
 
 def _decode_one(image_id: str, data: bytes, image: ImageParams, max_megapixels: float) -> np.ndarray:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 
 from calotype.errors import ParamsError
@@ -45,8 +43,3 @@ def holds_resident(size: int, device: torch.device) -> bool:
 def processor_flags() -> tuple[str, ...]:
     """The processor's capabilities on which the bits of a CPU training depend, sorted."""
     return tuple(sorted(name for name, value in torch.cpu.get_capabilities().items() if value is True))
-
-
-def cores() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

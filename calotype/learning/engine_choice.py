@@ -7,7 +7,6 @@ it was measured with; on any other the reference engine answers.
 from __future__ import annotations
 
 import hashlib
-import platform
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,12 +14,11 @@ from typing import Annotated, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from calotype import machine
 from calotype.files import read_json, write_json
 from calotype.learning import engines
 from calotype.learning.device import processor_flags
 from calotype.learning.engine_names import REFERENCE
-
-CPU_INFO = Path("/proc/cpuinfo")
 
 
 class Measured(BaseModel):
@@ -95,11 +93,5 @@ def engine_of(choice: Choice | None) -> str:
 def where(device: torch.device) -> dict[str, str]:
     """What a measurement hangs on."""
     flags = hashlib.sha256(" ".join(processor_flags()).encode()).hexdigest()[:8]
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{_processor()} ({flags})"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{machine.processor()} ({flags})"
     return {"processor": name, "device": device.type, "torch": torch.__version__, "onnxruntime": version("onnxruntime")}
-
-
-def _processor() -> str:
-    lines = CPU_INFO.read_text().splitlines() if CPU_INFO.is_file() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from calotype import machine
 from calotype.console import say, track
 from calotype.errors import DataError
 from calotype.params import Params
@@ -249,7 +250,7 @@ def _rows(
 
     loaded = bundle.load(champion.bundle_folder)
     where = device.choose_device(means.device or params.train.device)
-    cores = device.cores() if where.type != "cpu" else min(params.train.threads, device.cores())
+    cores = machine.cores() if where.type != "cpu" else min(params.train.threads, machine.cores())
     workers = means.workers or cores
     choice, note = engine_choice.read(project.engines, champion.bundle_digest, where)
     if note:
