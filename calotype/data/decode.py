@@ -125,13 +125,18 @@ def examine(data: bytes, *, max_megapixels: float) -> tuple[Image.Image, Facts]:
     DecodeError
         With a code of ``REJECTIONS``.
     """
+    pixels = _read_plain_jpeg(data, max_megapixels)
+    if pixels is None:
+        return _examine_other(data, max_megapixels)
+    picture = _as_picture(pixels)
+    return picture, Facts(*picture.size, picture.mode, "JPEG")
+
+
+def _examine_other(data: bytes, max_megapixels: float) -> tuple[Image.Image, Facts]:
+    """Look at what is no plain JPEG."""
     plain = _read_plain_pgm(data, max_megapixels)
     if plain is not None:
         return plain, Facts(*plain.size, "L", "PPM")
-    pixels = _read_plain_jpeg(data, max_megapixels)
-    if pixels is not None:
-        picture = _as_picture(pixels)
-        return picture, Facts(*picture.size, picture.mode, "JPEG")
     kind = _sniff(data)
     try:
         with _our_rules():
@@ -160,7 +165,7 @@ def decode_fitted(data: bytes, image: ImageParams, *, max_megapixels: float) -> 
     """
     pixels = _read_plain_jpeg(data, max_megapixels)
     if pixels is None:
-        return fit(decode(data, max_megapixels=max_megapixels), image)
+        return fit(_examine_other(data, max_megapixels)[0], image)
     if pixels.shape == (image.size, image.size, image.channels):
         return pixels.transpose(2, 0, 1)
     return fit(_as_picture(pixels), image)
