@@ -50,13 +50,6 @@ class Kind:
     format_version: int
     lacking: Mapping[str, tuple[str, ...]]
 
-    def _refusal(self, place: Path | str, table: DeltaTable) -> DataError:
-        found = ", ".join(field.name for field in table.schema().fields)
-        return DataError(
-            f"{place}: found a table with the columns {found}; expected {self.title} "
-            f"({', '.join(self.schema.names)}). Set {self.variable} to another place."
-        )
-
 
 def open_table(place: Path | str, kind: Kind) -> DeltaTable | None:
     """Open whatever table is there, or None where there is nothing yet.
@@ -97,7 +90,10 @@ def check(place: Path | str, table: DeltaTable, kind: Kind) -> None:
     optional = kind.lacking.get(found or "", ())
     expected = {field.name: field for field in _fields(kind) if field.name in fields or field.name not in optional}
     if fields != expected or found is None:
-        raise kind._refusal(place, table)
+        raise DataError(
+            f"{place}: found a table with the columns {', '.join(fields)}; expected {kind.title} "
+            f"({', '.join(kind.schema.names)}). Set {kind.variable} to another place."
+        )
 
 
 def is_up_to_date(table: DeltaTable, kind: Kind) -> bool:

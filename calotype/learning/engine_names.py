@@ -4,7 +4,10 @@ from __future__ import annotations
 
 REFERENCE = "float32"
 
-TOLERANCES = {REFERENCE: 1e-4, "onnx": 1e-4, "bf16": 0.02}
+LARGEST_DIFFERENCE = 0.02
+"""Largest difference of a probability from float32's at which `calotype tune` accepts an engine."""
+
+TOLERANCES = {REFERENCE: 1e-4, "onnx": 1e-4, "bf16": LARGEST_DIFFERENCE}
 """Engines, and the largest difference of a probability from the logged one that a load check passes.
 
 Another batch size, thread count or processor adds in another order and moves a float32 probability by some 1e-6;

@@ -27,7 +27,7 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]], *, lr: float, momentum: float) -> None:
-        defaults = {"lr": lr, "momentum": momentum, "weight_decay": 0.0, "orthogonal": False, "relative_lr": 1.0}
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": 0.0, "orthogonal": False}
         super().__init__(groups, defaults)
 
     @torch.no_grad()

@@ -21,14 +21,13 @@ from calotype.learning import engine_choice, engines
 from calotype.learning.bundle import Bundle
 from calotype.learning.device import choose_device
 from calotype.learning.engine_choice import Choice, Measured
-from calotype.learning.engine_names import REFERENCE
+from calotype.learning.engine_names import LARGEST_DIFFERENCE, REFERENCE
 from calotype.learning.inference import Classifier
 from calotype.params import Params
 from calotype.project import Project
 
 EQUAL_LABELS = 0.999
-LARGEST_DIFFERENCE = 0.02
-"""What an engine must keep of float32's answers to be accepted: equal labels, and the probabilities."""
+"""Share of float32's labels that an engine must keep to be accepted."""
 
 MOST_IMAGES = 10_000
 MOST_BYTES = 256 * 2**20
