@@ -11,12 +11,11 @@ import json
 import sys
 import time
 
-import polars as pl
 import torch
 
 from calotype import params
 from calotype.data import dataset
-from calotype.data.splitting import read_splits
+from calotype.evaluation import scoring
 from calotype.learning import training
 from calotype.learning.device import choose_device
 from calotype.learning.training import State, Trainer
@@ -46,7 +45,8 @@ def main(seed: str, budget: str) -> None:
     state = training.train(made, State(), on_step=lambda _: None, on_epoch=lambda _: None)
     spent = time.process_time() - start
     made.model.load_state_dict(state.best_weights)
-    made.validation_set = stage._labelled(values, project, _test_rows(project), plan.classes, values.image)
+    test = scoring.of_test_split(project, dataset.read_manifest(project.dataset))
+    made.validation_set = stage._labelled(values, project, test, plan.classes, values.image)
     print(
         json.dumps(
             {
@@ -74,12 +74,6 @@ def _epoch_seconds(made: Trainer) -> float:
     start = time.process_time()
     made.validate()
     return (marks[-1] - marks[0]) / (len(marks) - 1) * made.steps_per_epoch + time.process_time() - start
-
-
-def _test_rows(project: Project) -> pl.DataFrame:
-    manifest = dataset.read_manifest(project.dataset).select("image_id", "label")
-    test = read_splits(project.splits).filter(pl.col("split") == "test").select("image_id")
-    return manifest.join(test, on="image_id").sort("image_id")
 
 
 if __name__ == "__main__":
