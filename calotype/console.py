@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from calotype import processes
+
 Item = TypeVar("Item")
 
 LINE_EVERY_S = 10.0
@@ -14,8 +16,9 @@ LINE_EVERY_S = 10.0
 
 
 def say(prefix: str, text: str) -> None:
-    """Print one line to stderr, after the stage or verb that speaks."""
-    print(f"{prefix}: {text}", file=sys.stderr, flush=True)
+    """Print one line to stderr, after the stage or verb that speaks; of several processes the first speaks for all."""
+    if processes.is_first():
+        print(f"{prefix}: {text}", file=sys.stderr, flush=True)
 
 
 def track(items: Iterable[Item], *, prefix: str, unit: str, total: int | None = None) -> Iterator[Item]:
@@ -32,7 +35,9 @@ def track(items: Iterable[Item], *, prefix: str, unit: str, total: int | None = 
     total
         How many there will be, if known.
     """
-    if sys.stderr.isatty():
+    if not processes.is_first():
+        yield from items
+    elif sys.stderr.isatty():
         yield from _bar(items, prefix, unit, total)
     else:
         yield from _lines(items, prefix, unit, total)

@@ -91,6 +91,7 @@ class TrainParams(_Section):
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(examples=["auto"])
     memory_gb: Positive = Field(examples=[8.0])
     threads: Annotated[int, Field(ge=1, le=512)] = Field(examples=[2])
+    processes: Annotated[int, Field(ge=1, le=1024)] = Field(examples=[1])
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(examples=[0])
 
 

@@ -125,8 +125,38 @@ def _assert_one_whole_run(project: Project) -> None:
     assert steps == list(range(1, 7))
 
 
-def test_a_terminated_training_closes_its_run_as_killed(line: Project) -> None:
+def test_processes_share_one_training_and_one_run(line: Project) -> None:
+    edit(line, "processes: 1", "processes: 2")
+    done = run(line, "dvc", "repro", "train")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("threads in each of 2 processes") == 1
+    assert done.stderr.count("train: epoch 2/2") == 1
+    record = RunRecord.read(line.run_json)
+    assert record.environment["processes"] == 2
+    assert len(record.history) == 2
+    client = tracking.connect(line)
+    experiment_id = tracking.experiment(line, client, record.experiment)
+    # One of the reproduced project, one of this training.
+    assert len(client.search_runs([experiment_id])) == 2
+    assert client.get_run(record.mlflow_run_id).info.status == "FINISHED"
+
+
+def test_a_failure_in_one_of_several_processes_is_said_once(line: Project) -> None:
+    edit(line, "processes: 1", "processes: 2")
+    edit(line, "optimizer: adamw", "optimizer: sgd")
+    edit(line, "lr: 0.003", "lr: 1.0e+30")
+    done = run(line, "dvc", "repro", "train")
+    assert done.returncode != 0
+    assert done.stderr.count("train: the loss is") == 1
+    assert "Traceback" not in done.stderr
+    assert "elastic" not in done.stderr
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_terminated_training_closes_its_run_as_killed(line: Project, processes: int) -> None:
     edit(line, "epochs: 2", "epochs: 400")
+    if processes > 1:
+        edit(line, "processes: 1", f"processes: {processes}")
     started = begin_training(line)
     os.killpg(started.pid, signal.SIGTERM)
     assert started.wait(60) != 0

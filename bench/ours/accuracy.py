@@ -16,11 +16,10 @@ import torch
 from calotype import params
 from calotype.data import dataset
 from calotype.evaluation import scoring
-from calotype.learning import training
+from calotype.learning import setup, training
 from calotype.learning.device import choose_device
 from calotype.learning.training import State, Trainer
 from calotype.project import Project
-from calotype.stages import train as stage
 
 TIMED_STEPS = 12
 
@@ -30,14 +29,14 @@ def main(seed: str, budget: str) -> None:
     project = Project.find()
     values = params.load(project.params)
     torch.set_num_threads(values.train.threads)
-    plan = stage._plan(values, project)
-    data = stage._load(values, project, plan)
+    plan = setup.read_plan(values, project)
+    data = setup.load(values, project, plan)
     start = time.process_time()
 
     def trainer(epochs: int) -> Trainer:
         recipe = values.train.model_copy(update={"epochs": epochs, "seed": int(seed)})
         chosen = values.model_copy(update={"train": recipe})
-        return stage._trainer(chosen, project, plan, data, choose_device("cpu"))
+        return setup.make_trainer(chosen, project, plan, data, choose_device("cpu"))
 
     epoch_s = _epoch_seconds(trainer(1))
     epochs = max(1, int((float(budget) - (time.process_time() - start)) / epoch_s))
@@ -46,7 +45,7 @@ def main(seed: str, budget: str) -> None:
     spent = time.process_time() - start
     made.model.load_state_dict(state.best_weights)
     test = scoring.of_test_split(project, dataset.read_manifest(project.dataset))
-    made.validation_set = stage._labelled(values, project, test, plan.classes, values.image)
+    made.validation_set = setup.labelled(values, project, plan, test, values.image)
     print(
         json.dumps(
             {

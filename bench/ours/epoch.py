@@ -17,11 +17,10 @@ import torch
 
 from bench.peers.plain import Clock
 from calotype import params
-from calotype.learning import training
+from calotype.learning import setup, training
 from calotype.learning.device import choose_device
 from calotype.learning.training import Trainer
 from calotype.project import Project
-from calotype.stages import train as stage
 
 
 def main(epochs: str, mode: str) -> None:
@@ -49,8 +48,8 @@ def prepare() -> Trainer:
     project = Project.find()
     values = params.load(project.params)
     torch.set_num_threads(values.train.threads)
-    plan = stage._plan(values, project)
-    return stage._trainer(values, project, plan, stage._load(values, project, plan), choose_device("cpu"))
+    plan = setup.read_plan(values, project)
+    return setup.make_trainer(values, project, plan, setup.load(values, project, plan), choose_device("cpu"))
 
 
 def watch(trainer: Trainer, spent: Counter[str]) -> None:

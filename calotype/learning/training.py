@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from calotype.errors import CalotypeError
-from calotype.learning.augment import augment, flips_of, phases
+from calotype.learning.augment import augment, draw, flips_of, phases
 from calotype.learning.device import holds_resident, uses_bf16
 from calotype.learning.fast import PATCHES_FROM, Fast
 from calotype.learning.optimization import build_optimizer, learning_rate
+from calotype.learning.ranks import ALONE, Ranks
 from calotype.params import AugmentParams, TrainParams
 
 CHECK_EVERY = 50
@@ -106,7 +107,7 @@ def class_weights(labels: Tensor, classes: int) -> Tensor:
 
 
 class Trainer:
-    """A network, its optimizer and its data on one device."""
+    """A network, its optimizer and its data on one device; its part of every batch, where several train together."""
 
     def __init__(
         self,
@@ -119,8 +120,11 @@ class Trainer:
         augmentation: AugmentParams,
         device: torch.device,
         classes: int,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = ranks.with_whole_moments(model)
+        self.ranks = ranks
         self.optimizer = build_optimizer(self.model, train)
         self.training_set = training_set.moved(device)
         self.validation_set = validation_set.moved(device)
@@ -139,10 +143,12 @@ class Trainer:
         if isinstance(model, Fast):
             spread = torch.linspace(0, len(training_set) - 1, min(PATCHES_FROM, len(training_set))).long()
             model.whiten(self._plain(self.training_set, spread)[0])
+        self._learner = ranks.with_whole_gradients(self.model)
 
     def train_epoch(self, epoch: int, on_step: Callable[[int], None]) -> tuple[float, float, float]:
         """Train one epoch; return mean loss, accuracy on the augmented images, and the last learning rate."""
-        torch.manual_seed(_mix(self.params.seed, epoch))  # dropout draws from the global generator
+        # Dropout draws from the global generator, in each process for other images.
+        torch.manual_seed(_mix(self.params.seed, epoch) + self.ranks.rank)
         generator = torch.Generator().manual_seed(_mix(self.params.seed, epoch))
         self.model.train()
         losses: list[Tensor] = []
@@ -154,12 +160,13 @@ class Trainer:
             loss, hits = self._step(images, labels)
             losses.append(loss)
             correct += hits
-            seen += len(chosen)
+            seen += len(labels)
             if self.device.type == "cpu" or step % CHECK_EVERY == 0:
                 self._refuse_non_finite(losses, epoch)
             on_step(step)
         self._refuse_non_finite(losses, epoch)
-        return float(torch.stack(losses).mean()), int(correct) / seen, rate
+        loss = self.ranks.total(torch.stack(losses).mean()) / self.ranks.size
+        return float(loss), int(self.ranks.total(correct)) / (seen * self.ranks.size), rate
 
     def validate(self) -> tuple[float, float]:
         """Mean loss and accuracy on the validation set, in evaluation mode, without augmentation."""
@@ -167,11 +174,13 @@ class Trainer:
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         with torch.inference_mode():
-            for chosen in torch.split(torch.arange(len(self.validation_set)), 4 * self.micro_batch):
-                loss, hits = self._loss(*self._plain(self.validation_set, chosen))
+            ours = torch.arange(self.ranks.rank, len(self.validation_set), self.ranks.size)
+            for chosen in torch.split(ours, 4 * self.micro_batch):
+                loss, hits = self._loss(self.model, *self._plain(self.validation_set, chosen))
                 total += loss.double() * len(chosen)
                 correct += hits
-        return float(total) / len(self.validation_set), int(correct) / len(self.validation_set)
+        count = len(self.validation_set)
+        return float(self.ranks.total(total)) / count, int(self.ranks.total(correct)) / count
 
     def _batches(self, generator: torch.Generator) -> Iterator[Tensor]:
         """Index batches of one epoch; a last, smaller batch is left out: its batch statistics would be noise."""
@@ -189,14 +198,16 @@ class Trainer:
         return rate
 
     def _augmented(self, epoch: int, chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """A batch of the training set, changed at random and normalised."""
+        """A batch of the training set, changed at random and normalised; of several processes each takes its part."""
         flips = flips_of(self._phases[chosen], epoch, self.augmentation.flip)
         images, labels = self.training_set.images, self.training_set.labels
+        changes = draw(flips, self.augmentation, generator, size=self._size, stored_size=images.shape[-1])
+        changes, chosen = changes.part(self.ranks.share), self.ranks.share(chosen)
         place = chosen
         if images.device != self.device:
             # The set is too large to lie on the GPU: this batch alone crosses over.
             images, place = _sent(images[chosen], self.device), torch.arange(len(chosen))
-        changed = augment(images, place, flips, self.augmentation, generator, size=self._size, fill=self._fill)
+        changed = augment(images, place, changes, size=self._size, fill=self._fill)
         return self._normalised(changed), labels[chosen.to(labels.device)].to(self.device)
 
     def _plain(self, data: Labelled, chosen: Tensor) -> tuple[Tensor, Tensor]:
@@ -208,11 +219,19 @@ class Trainer:
         return floats.mul_(self._scale).add_(self._shift)
 
     def _step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """One step of the optimizer; a GPU without memory for the batch takes it in halves and adds the gradients."""
+        """One step of the optimizer; a GPU without memory for the batch takes it in halves and adds the gradients.
+
+        One of several processes cannot: the others wait for its gradients of the whole.
+        """
         while True:
             try:
                 return self._accumulate(images, labels)
             except torch.OutOfMemoryError as error:
+                if self.ranks.size > 1:
+                    raise CalotypeError(
+                        f"train: out of memory with {len(images)} images in one of {self.ranks.size} processes. Lower "
+                        "train.batch_size, or train in more processes."
+                    ) from error
                 if self.micro_batch <= 1:
                     raise CalotypeError(
                         "train: out of memory with a single image; expected room for one. Lower image.size, choose a "
@@ -228,7 +247,7 @@ class Trainer:
         hits_sum = torch.zeros((), dtype=torch.int64, device=self.device)
         parts = zip(torch.split(images, self.micro_batch), torch.split(labels, self.micro_batch), strict=True)
         for part, part_labels in parts:
-            loss, hits = self._loss(part, part_labels)
+            loss, hits = self._loss(self._learner, part, part_labels)
             share = len(part) / len(images)
             (loss * share).backward()  # type: ignore[no-untyped-call]
             loss_sum += loss.detach() * share
@@ -236,19 +255,22 @@ class Trainer:
         self.optimizer.step()
         return loss_sum, hits_sum
 
-    def _loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _loss(self, model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         with self._autocast():
-            logits = self.model(images)
+            logits = model(images)
         logits = logits.float()
-        loss = F.cross_entropy(logits, labels, weight=self._class_weights, label_smoothing=self.params.label_smoothing)
-        return loss, (logits.argmax(1) == labels).sum()
+        weights, smoothing = self._class_weights, self.params.label_smoothing
+        # Divided by the count, not by the weights' sum: so the parts of a batch add up to the batch.
+        total = F.cross_entropy(logits, labels, weight=weights, label_smoothing=smoothing, reduction="sum")
+        return total / len(images), (logits.argmax(1) == labels).sum()
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, dtype=torch.bfloat16) if self._bf16 else nullcontext()
 
     def _refuse_non_finite(self, losses: list[Tensor], epoch: int) -> None:
         recent = torch.stack(losses[-CHECK_EVERY:])
-        if bool(recent.isfinite().all()):
+        # One process speaks for all: the gradients that are no numbers reach it within a step.
+        if not self.ranks.leads or bool(recent.isfinite().all()):
             return
         first = len(losses) - len(recent) + int((~recent.isfinite()).nonzero()[0])
         rate = self._set_learning_rate(epoch, first)

@@ -14,36 +14,25 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import polars as pl
 import torch
-from ruamel.yaml import YAML
 
-from calotype import tracking
+from calotype import processes, tracking
 from calotype.console import say
-from calotype.data import dataset
-from calotype.data.decoded import decoded
-from calotype.data.splitting import read_splits
-from calotype.errors import DataError
-from calotype.evaluation import columns
-from calotype.files import sha256_of
-from calotype.learning import bundle, checkpoint, network
+from calotype.learning import bundle, checkpoint, network, ranks, setup
 from calotype.learning.calibrating import calibrated
-from calotype.learning.device import choose_device, processor_flags, uses_bf16
+from calotype.learning.device import choose_device, processor_flags
+from calotype.learning.ranks import Ranks
 from calotype.learning.run_record import RunRecord
-from calotype.learning.training import Labelled, State, Statistics, Trainer, history_rows, pixel_statistics, train
-from calotype.params import ImageParams, Params, flatten
+from calotype.learning.training import Labelled, State, Statistics, Trainer, history_rows, train
+from calotype.params import Params, flatten
 from calotype.project import Project
 from calotype.provenance import environment, lineage
 
 SHAPING = ("image", "network", "train", "augment")
 """Sections of params.yaml that make a training what it is."""
-
-MARGIN, LARGEST_SMALL = 1.15, 64
-"""Training images above so many pixels are stored larger by this factor: crops of them lose less detail."""
 
 AFTERWARDS = (
     "calotype/evaluation/abstention.py",
@@ -53,25 +42,6 @@ AFTERWARDS = (
     "calotype/learning/calibrating.py",
 )
 """Code that works on the finished weights: a change of it asks for no epoch."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Which images are for what (image_id, label), the classes in order, and the digests that name the data."""
-
-    training: pl.DataFrame
-    validation: pl.DataFrame
-    classes: tuple[str, ...]
-    facts: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Data:
-    """What a training reads."""
-
-    training: Labelled
-    validation: Labelled
-    statistics: Statistics
 
 
 def run(params: Params, project: Project) -> None:
@@ -87,33 +57,49 @@ def run(params: Params, project: Project) -> None:
     """
     network.check(params.network, params.image)
     device = choose_device(params.train.device)
+    count = processes.count() or params.train.processes
+    ranks.check(count, params.train.batch_size, device)
+    if count > 1 and not processes.count():
+        ranks.launch(count)
+        return
     torch.set_num_threads(params.train.threads)
-    plan = _plan(params, project)
-    key = _key(params, project, plan, device)
+    with ranks.joined(device) as group:
+        _run(params, project, group, group.device(device))
+
+
+def _run(params: Params, project: Project, group: Ranks, device: torch.device) -> None:
+    plan = setup.read_plan(params, project)
+    key = _key(params, project, plan, device, group)
     stopped = checkpoint.load(_checkpoint(project), key)
     finished = checkpoint.load(_finished(project), key) if stopped is None else None
     if finished is not None:
-        _calibrate_anew(params, project, plan, finished, device)
+        if group.leads:
+            _calibrate_anew(params, project, plan, finished, device)
         return
     state, names = stopped or (State(), {"run_key": uuid.uuid4().hex})
-    _train_anew(params, project, plan, key, state, names, device)
+    if state.next_epoch:
+        say("train", f"resumes after epoch {state.next_epoch} of {params.train.epochs}")
+    with group.leader_first():
+        data = setup.load(params, project, plan, group)
+    trainer = setup.make_trainer(params, project, plan, data, device, group)
+    if group.leads:
+        _lead(params, project, plan, trainer, data, key, state, names)
+    else:
+        _follow(trainer, state)
 
 
-def _train_anew(
+def _lead(
     params: Params,
     project: Project,
-    plan: Plan,
+    plan: setup.Plan,
+    trainer: Trainer,
+    data: setup.Data,
     key: str,
     state: State,
     names: dict[str, str],
-    device: torch.device,
 ) -> None:
-    """Train from a state to the end, and keep the weights for another look at validation."""
-    if state.next_epoch:
-        say("train", f"resumes after epoch {state.next_epoch} of {params.train.epochs}")
-    data = _load(params, project, plan)
-    trainer = _trainer(params, project, plan, data, device)
-    record = _record(params, project, plan, state, names["run_key"], device)
+    """Train from a state to the end, write and log what comes of it, and keep the weights for another look."""
+    record = _record(params, project, plan, state, names["run_key"], trainer.device, trainer.ranks)
     with _mlflow_run(project, record) as run_id:
         try:
             _train(trainer, state, project, key, names, run_id)
@@ -125,92 +111,24 @@ def _train_anew(
     _checkpoint(project).unlink(missing_ok=True)
 
 
+def _follow(trainer: Trainer, state: State) -> None:
+    """Train along; Ctrl-C reaches each process of a terminal, and it is the leader who answers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    train(trainer, state, on_step=lambda _: None, on_epoch=lambda _: None)
+
+
 def _calibrate_anew(
-    params: Params, project: Project, plan: Plan, finished: tuple[State, dict[str, str]], device: torch.device
+    params: Params, project: Project, plan: setup.Plan, finished: tuple[State, dict[str, str]], device: torch.device
 ) -> None:
     """Take the weights of the finished training that had all the same inputs; a bundle and a run of their own."""
     state, names = finished
     kept = project.relative(_finished(project))
     say("train", f"trains no epoch: {kept} holds the weights of an equal training. To train again, delete it")
-    validation = _labelled(params, project, plan.validation, plan.classes, params.image)
-    record = _record(params, project, plan, state, uuid.uuid4().hex, device)
+    validation = setup.labelled(params, project, plan, plan.validation, params.image)
+    record = _record(params, project, plan, state, uuid.uuid4().hex, device, ranks.ALONE)
     record = record.model_copy(update={"environment": record.environment | {"weights_from": names["run_key"]}})
     with _mlflow_run(project, record) as run_id:
         _finish(params, project, plan, state, _from_names(names), validation, record, run_id)
-
-
-def _plan(params: Params, project: Project) -> Plan:
-    manifest = dataset.read_manifest(project.dataset)
-    splits = read_splits(project.splits)
-    rows = manifest.select("image_id", "label").join(splits.select("image_id", "split"), on="image_id")
-    # Left out by split (its `split` is null), an image is in no list below.
-    if not len(rows) == len(manifest) == len(splits):
-        raise DataError(f"{project.relative(project.splits)}: not the split of this dataset. Run `dvc repro split`.")
-    # Order by image_id, never by shard: the same images train the same network however they arrived.
-    chosen = {name: rows.filter(pl.col("split") == name).sort("image_id") for name in ("train", "val", "test")}
-    if len(chosen["test"]):
-        # evaluate would say it, too, but only when the training is over.
-        columns.check(manifest.join(chosen["test"], on="image_id", how="semi"), params.evaluate.slices)
-    say("train", f"{len(chosen['train']):,} training and {len(chosen['val']):,} validation images")
-    facts = {
-        "digest": dataset.digest(project.dataset),
-        "splits_sha256": sha256_of(project.splits),
-        "dvc_md5": _dvc_md5(project),
-    } | {name: len(frame) for name, frame in chosen.items()}
-    return Plan(chosen["train"], chosen["val"], tuple(sorted(rows["label"].unique().to_list())), facts)
-
-
-def _labelled(
-    params: Params, project: Project, rows: pl.DataFrame, classes: tuple[str, ...], image: ImageParams
-) -> Labelled:
-    images = decoded(
-        project.dataset,
-        rows["image_id"].to_list(),
-        image,
-        max_megapixels=params.ingest.max_megapixels,
-        memory_gb=params.train.memory_gb,
-        cache=project.cache / "decoded",
-        prefix="train",
-    )
-    index = {label: number for number, label in enumerate(classes)}
-    labels = torch.tensor([index[label] for label in rows["label"]], dtype=torch.int64)
-    return Labelled(torch.from_numpy(images), labels)
-
-
-def _load(params: Params, project: Project, plan: Plan) -> Data:
-    training = _labelled(params, project, plan.training, plan.classes, _stored(params))
-    validation = _labelled(params, project, plan.validation, plan.classes, params.image)
-    return Data(training, validation, pixel_statistics(training.images))
-
-
-def _stored(params: Params) -> ImageParams:
-    """The form in which training images are kept: photographs that are cropped at random, a little larger."""
-    image = params.image
-    if params.augment.crop_scale < 1 and image.size > LARGEST_SMALL:
-        return image.model_copy(update={"size": round(MARGIN * image.size)})
-    return image
-
-
-def _trainer(params: Params, project: Project, plan: Plan, data: Data, device: torch.device) -> Trainer:
-    torch.manual_seed(params.train.seed)
-    model = network.build(params.network, params.image, len(plan.classes))
-    loaded = network.load_initial_weights(model, params.network, project.root)
-    precision = "bf16" if uses_bf16(params.train.precision, device) else "float32"
-    say(
-        "train",
-        f"{params.network.name} with {network.count_parameters(model):,} parameters, {loaded}; "
-        f"{device.type}, {precision}, {params.train.threads} threads",
-    )
-    return Trainer(
-        model,
-        data.training,
-        data.validation,
-        data.statistics,
-        train=params.train,
-        augmentation=params.augment,
-        device=device,
-        classes=len(plan.classes),
-    )
 
 
 def _train(trainer: Trainer, state: State, project: Project, key: str, names: dict[str, str], run_id: str) -> None:
@@ -237,7 +155,7 @@ def _train(trainer: Trainer, state: State, project: Project, key: str, names: di
 def _finish(
     params: Params,
     project: Project,
-    plan: Plan,
+    plan: setup.Plan,
     state: State,
     statistics: Statistics,
     validation: Labelled,
@@ -261,7 +179,7 @@ def _finish(
     tracking.log_bundle(project, run_id)
 
 
-def _bundle(params: Params, plan: Plan, state: State, statistics: Statistics) -> bundle.Bundle:
+def _bundle(params: Params, plan: setup.Plan, state: State, statistics: Statistics) -> bundle.Bundle:
     sections = params.model_dump()
     return bundle.Bundle(
         network=params.network,
@@ -281,7 +199,13 @@ def _bundle(params: Params, plan: Plan, state: State, statistics: Statistics) ->
 
 
 def _record(
-    params: Params, project: Project, plan: Plan, state: State, run_key: str, device: torch.device
+    params: Params,
+    project: Project,
+    plan: setup.Plan,
+    state: State,
+    run_key: str,
+    device: torch.device,
+    group: Ranks,
 ) -> RunRecord:
     return RunRecord(
         key=run_key,
@@ -294,7 +218,7 @@ def _record(
         params=flatten(params),
         bundle_digest="",
         dataset=plan.facts,
-        environment=environment.describe(project.root, device.type, params.train.threads),
+        environment=environment.describe(project.root, device.type, params.train.threads) | {"processes": group.size},
     )
 
 
@@ -338,12 +262,12 @@ def _progress(trainer: Trainer, state: State) -> Iterator[tuple[Callable[[int], 
         yield (lambda _: progress.advance(task)), (lambda line: progress.console.print(f"train: {line}"))
 
 
-def _key(params: Params, project: Project, plan: Plan, device: torch.device) -> str:
+def _key(params: Params, project: Project, plan: setup.Plan, device: torch.device, group: Ranks) -> str:
     """Digest of parameters, data, code and processor: a checkpoint of any other combination is not this training's."""
     snapshot = lineage.snapshot("train", project)
     code = {name: value for name, value in snapshot.items() if name.endswith(".py") and name not in AFTERWARDS}
     values = params.model_dump()
-    machine = [torch.__version__, device.type, list(processor_flags())]
+    machine = [torch.__version__, device.type, list(processor_flags()), group.size]
     data = [plan.facts["digest"], plan.facts["splits_sha256"]]
     parts = [{name: values[name] for name in SHAPING}, data, code, machine]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -369,11 +293,3 @@ def _checkpoint(project: Project) -> Path:
 
 def _finished(project: Project) -> Path:
     return project.cache / "finished.safetensors"
-
-
-def _dvc_md5(project: Project) -> str:
-    """DVC's hash of the dataset, as dvc.lock holds it since ingest ended; empty where DVC has not run."""
-    lock = project.root / "dvc.lock"
-    stages = YAML(typ="safe").load(lock).get("stages", {}) if lock.is_file() else {}
-    outs = stages.get("ingest", {}).get("outs", [])
-    return next((out["md5"] for out in outs if out["path"] == "data/dataset"), "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from calotype.learning import augment as augmenting
 from calotype.learning.augment import augment, flips_of, phases
 from calotype.params import AugmentParams
 
@@ -16,33 +17,28 @@ def params(**changes: float) -> AugmentParams:
     return AugmentParams(**({"flip": 0.0, "translate": 0.0, "crop_scale": 1.0, "erase": 0.0} | changes))
 
 
-def draw(seed: int = 0, **changes: float) -> torch.Tensor:
+def changed(seed: int = 0, **changes: float) -> torch.Tensor:
     return apply(IMAGES, params(**changes), seed)
 
 
 def apply(images: torch.Tensor, augmentation: AugmentParams, seed: int = 0, size: int = 0) -> torch.Tensor:
     flips = flips_of(phases(len(images), seed), 0, augmentation.flip)
-    return augment(
-        images,
-        torch.arange(len(images)),
-        flips,
-        augmentation,
-        torch.Generator().manual_seed(seed),
-        size=size or images.shape[-1],
-        fill=FILL[: images.shape[1]],
-    )
+    size, stored_size = size or images.shape[-1], images.shape[-1]
+    generator = torch.Generator().manual_seed(seed)
+    changes = augmenting.draw(flips, augmentation, generator, size=size, stored_size=stored_size)
+    return augment(images, torch.arange(len(images)), changes, size=size, fill=FILL[: images.shape[1]])
 
 
 def test_nothing_asked_changes_nothing() -> None:
-    assert torch.equal(draw(), IMAGES)
+    assert torch.equal(changed(), IMAGES)
 
 
 def test_a_sure_flip_is_a_mirror_image() -> None:
-    assert torch.equal(draw(flip=1.0), IMAGES.flip(3))
+    assert torch.equal(changed(flip=1.0), IMAGES.flip(3))
 
 
 def test_a_shift_moves_whole_pixels() -> None:
-    shifted = draw(translate=0.1)
+    shifted = changed(translate=0.1)
     for before, after in zip(IMAGES, shifted, strict=True):
         shifts = [torch.roll(before, (dy, dx), (1, 2)) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
         inside = slice(2, -2)
@@ -51,12 +47,12 @@ def test_a_shift_moves_whole_pixels() -> None:
 
 @pytest.mark.parametrize("changes", [{"flip": 0.5}, {"translate": 0.2}, {"crop_scale": 0.5}, {"erase": 0.5}])
 def test_the_seed_decides(changes: dict[str, float]) -> None:
-    assert torch.equal(draw(1, **changes), draw(1, **changes))
-    assert not torch.equal(draw(1, **changes), draw(2, **changes))
+    assert torch.equal(changed(1, **changes), changed(1, **changes))
+    assert not torch.equal(changed(1, **changes), changed(2, **changes))
 
 
 def test_about_half_the_images_flip() -> None:
-    flipped = draw(flip=0.5)
+    flipped = changed(flip=0.5)
     count = sum(not torch.equal(a, b) for a, b in zip(flipped, IMAGES, strict=True))
     assert 20 <= count <= 44
 
@@ -81,9 +77,19 @@ def test_a_set_stored_larger_is_brought_to_the_size() -> None:
 
 def test_a_batch_is_taken_in_the_order_asked_for() -> None:
     chosen = torch.tensor([5, 3, 60])
-    generator = torch.Generator().manual_seed(0)
-    taken = augment(IMAGES, chosen, torch.zeros(3).bool(), params(), generator, size=12, fill=FILL)
+    changes = augmenting.draw(torch.zeros(3).bool(), params(), torch.Generator(), size=12, stored_size=12)
+    taken = augment(IMAGES, chosen, changes, size=12, fill=FILL)
     assert torch.equal(taken, IMAGES[chosen])
+
+
+def test_a_part_of_a_batch_is_changed_as_in_the_whole() -> None:
+    """So several processes, each with its part, see what one process sees."""
+    augmentation = params(flip=0.5, translate=0.2, crop_scale=0.5, erase=0.5)
+    flips = flips_of(phases(64, 0), 0, 0.5)
+    changes = augmenting.draw(flips, augmentation, torch.Generator().manual_seed(0), size=12, stored_size=12)
+    whole = augment(IMAGES, torch.arange(64), changes, size=12, fill=FILL)
+    part = augment(IMAGES, torch.arange(20, 40), changes.part(lambda values: values[20:40]), size=12, fill=FILL)
+    assert torch.equal(part, whole[20:40])
 
 
 @pytest.mark.parametrize("probability", [0.25, 0.5, 1.0])
@@ -94,7 +100,7 @@ def test_every_image_flips_in_its_share_of_the_epochs(probability: float) -> Non
 
 
 def test_erasing_sets_one_rectangle_to_the_mean() -> None:
-    erased = draw(erase=1.0)
+    erased = changed(erase=1.0)
     for picture in erased:
         rows, columns = (picture[0] == 0).nonzero(as_tuple=True)
         height = int(rows.max() - rows.min()) + 1
