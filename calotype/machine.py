@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from pathlib import Path
 
 CPU_INFO = Path("/proc/cpuinfo")
+
+GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+"""What a machine under Linux has where torch can use a GPU: of NVIDIA, of AMD, under WSL."""
 
 
 def cores() -> int:
@@ -16,6 +20,19 @@ def cores() -> int:
 
 def processor() -> str:
     """What the processor calls itself."""
+    return _said_of_processor("model name") or platform.processor() or platform.machine()
+
+
+def processor_features() -> str:
+    """What the processor can do, as Linux lists it; empty elsewhere."""
+    return _said_of_processor("flags") or _said_of_processor("Features")
+
+
+def may_have_gpu() -> bool:
+    """Whether it is worth asking torch, which takes seconds to import, for a GPU."""
+    return sys.platform != "linux" or any(Path(device).exists() for device in GPU_DEVICES)
+
+
+def _said_of_processor(key: str) -> str:
     lines = CPU_INFO.read_text().splitlines() if CPU_INFO.is_file() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load as parse_weights
-from safetensors.torch import save_file
 
 from calotype.errors import DataError
 from calotype.files import read_json, replacing, sha256_of, write_json
 from calotype.params import ImageParams, NetworkParams
+
+if TYPE_CHECKING:
+    import torch
 
 FORMAT_VERSION = 2
 READABLE = (1, 2)
@@ -67,6 +67,8 @@ class Bundle:
 
 def save(bundle: Bundle, folder: Path) -> None:
     """Write a bundle; equal bundles give equal bytes."""
+    from safetensors.torch import save_file
+
     description = {
         "format_version": FORMAT_VERSION,
         "network": bundle.network.model_dump(),
@@ -95,7 +97,27 @@ def load(folder: Path) -> Bundle:
     DataError
         If a file is missing or differs from its digest, or the format is newer than this version reads.
     """
+    from safetensors.torch import load as parse_weights
+
     contents = _verified(folder)
+    try:
+        return replace(_described(folder, contents), weights=parse_weights(contents[WEIGHTS]))
+    except SafetensorError as error:
+        raise DataError(f"{folder}: not a bundle of this format ({error}). Train again with `dvc repro`.") from error
+
+
+def without_weights(folder: Path) -> Bundle:
+    """All of a bundle but its weights, whose bytes are compared and not parsed: that needs no torch.
+
+    Raises
+    ------
+    DataError
+        As for `load`.
+    """
+    return _described(folder, _verified(folder))
+
+
+def _described(folder: Path, contents: dict[str, bytes]) -> Bundle:
     description = json.loads(contents[DESCRIPTION])
     version = description.get("format_version")
     if version not in READABLE:
@@ -108,11 +130,11 @@ def load(folder: Path) -> Bundle:
             mean=tuple(description["mean"]),
             std=tuple(description["std"]),
             temperature=description["temperature"],
-            weights=parse_weights(contents[WEIGHTS]),
+            weights={},
             trained_with=description["trained_with"],
             abstain_below=description["abstain_below"] if version > 1 else 0.0,
         )
-    except (KeyError, ValidationError, SafetensorError) as error:
+    except (KeyError, ValidationError) as error:
         raise DataError(f"{folder}: not a bundle of this format ({error}). Train again with `dvc repro`.") from error
 
 

@@ -11,14 +11,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from calotype import machine
-from calotype.files import read_json, write_json
-from calotype.learning import engines
-from calotype.learning.device import processor_flags
-from calotype.learning.engine_names import REFERENCE
+from calotype.files import read_json, replacing, write_json
+from calotype.learning.engine_names import REFERENCE, names
 
 
 class Measured(BaseModel):
@@ -45,6 +42,8 @@ class Choice(BaseModel):
         Of what the rates are: seconds of one core, or of the clock on another device.
     measured_on
         Processor, device and versions.
+    graph_sha256
+        Digest of the graph that is kept beside the choice of the onnx engine.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,17 +55,34 @@ class Choice(BaseModel):
     per: str
     measured_on: dict[str, str]
     measured: tuple[Measured, ...]
+    graph_sha256: str = ""
 
 
-def write(folder: Path, digest: str, choice: Choice) -> Path:
-    """Keep a choice; the file's path."""
+def write(folder: Path, digest: str, choice: Choice, graph: bytes = b"") -> Path:
+    """Keep a choice, and of the onnx engine the graph; the choice's path."""
     path = folder / f"{digest}.json"
+    if graph:
+        with replacing(_graph_of(folder, digest)) as temporary:
+            temporary.write_bytes(graph)
+        choice = choice.model_copy(update={"graph_sha256": hashlib.sha256(graph).hexdigest()})
     write_json(path, choice.model_dump(mode="json"))
     return path
 
 
-def read(folder: Path, digest: str, device: torch.device) -> tuple[Choice | None, str]:
-    """The choice that holds here, or None; and why one that is there does not hold, in a line, or nothing."""
+def graph(folder: Path, digest: str, choice: Choice | None) -> bytes | None:
+    """The graph of a choice of the onnx engine, if it is there and undamaged; without it, torch makes one anew."""
+    path = _graph_of(folder, digest)
+    if choice is None or choice.engine != "onnx" or not path.is_file():
+        return None
+    kept = path.read_bytes()
+    return kept if hashlib.sha256(kept).hexdigest() == choice.graph_sha256 else None
+
+
+def read(folder: Path, digest: str, device: str) -> tuple[Choice | None, str]:
+    """The choice that holds here, or None; and why one that is there does not hold, in a line, or nothing.
+
+    ``device`` is the kind of device that will answer: ``cpu``, ``cuda`` or ``mps``.
+    """
     path = folder / f"{digest}.json"
     if not path.is_file():
         return None, ""
@@ -74,8 +90,8 @@ def read(folder: Path, digest: str, device: torch.device) -> tuple[Choice | None
         choice = Choice.model_validate(read_json(path))
     except (ValueError, ValidationError):
         return None, f"{path.name}: not a choice of this format; {REFERENCE} answers. Run `calotype tune`."
-    if choice.engine not in engines.names(device):
-        return None, f"{choice.engine} is no engine of {device.type}; {REFERENCE} answers. Run `calotype tune`."
+    if choice.engine not in names(device):
+        return None, f"{choice.engine} is no engine of {device}; {REFERENCE} answers. Run `calotype tune`."
     here = where(device)
     kept = choice.measured_on
     differing = [f"{key} {kept.get(key)}, here {value}" for key, value in here.items() if kept.get(key) != value]
@@ -90,8 +106,20 @@ def engine_of(choice: Choice | None) -> str:
     return choice.engine if choice else REFERENCE
 
 
-def where(device: torch.device) -> dict[str, str]:
+def where(device: str) -> dict[str, str]:
     """What a measurement hangs on."""
-    flags = hashlib.sha256(" ".join(processor_flags()).encode()).hexdigest()[:8]
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{machine.processor()} ({flags})"
-    return {"processor": name, "device": device.type, "torch": torch.__version__, "onnxruntime": version("onnxruntime")}
+    versions = {name: version(name) for name in ("torch", "onnxruntime")}
+    return {"processor": _processor(device), "device": device} | versions
+
+
+def _processor(device: str) -> str:
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name()
+    features = hashlib.sha256(machine.processor_features().encode()).hexdigest()[:8]
+    return f"{machine.processor()} ({features})"
+
+
+def _graph_of(folder: Path, digest: str) -> Path:
+    return folder / f"{digest}.onnx"

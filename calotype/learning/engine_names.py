@@ -14,3 +14,8 @@ Another batch size, thread count or processor adds in another order and moves a 
 bfloat16 keeps 8 bits of each number and moves it by some 1e-2, and `calotype tune` accepts it up to this. Other
 weights, classes in another order or another preprocessing move it further.
 """
+
+
+def names(device: str) -> tuple[str, ...]:
+    """The engines that a kind of device has: ``cpu``, ``cuda`` or ``mps``."""
+    return tuple(name for name in TOLERANCES if name != "onnx" or device == "cpu")

@@ -20,12 +20,10 @@ from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 
 from calotype.errors import CalotypeError, UsageError
-from calotype.learning.engine_names import REFERENCE, TOLERANCES
+from calotype.learning.answers import Answer, by_onnxruntime
+from calotype.learning.engine_names import REFERENCE, names
 from calotype.learning.network import Probabilities
 from calotype.params import ImageParams
-
-Answer = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""From uint8 images (N, C, S, S) to probabilities (N, K); quick where the pixels of a row lie together (NHWC)."""
 
 
 def build(engine: str, model: Probabilities, image: ImageParams, device: torch.device, threads: int) -> Answer:
@@ -34,7 +32,7 @@ def build(engine: str, model: Probabilities, image: ImageParams, device: torch.d
     Parameters
     ----------
     engine
-        A key of `TOLERANCES`.
+        A key of `engine_names.TOLERANCES`.
     model
         In evaluation mode; on the device.
     image
@@ -56,8 +54,8 @@ def build(engine: str, model: Probabilities, image: ImageParams, device: torch.d
     if engine == "bf16":
         return by_torch(Bfloat16(model), device)
     if engine == "onnx" and device.type == "cpu":
-        return _by_onnxruntime(export(model, image), threads)
-    raise UsageError(f"engine {engine!r} is none for {device.type}; expected one of {', '.join(names(device))}.")
+        return by_onnxruntime(export(model, image), threads)
+    raise UsageError(f"engine {engine!r} is none for {device.type}; expected one of {', '.join(names(device.type))}.")
 
 
 def by_torch(model: Callable[[Tensor], Tensor], device: torch.device) -> Answer:
@@ -69,11 +67,6 @@ def by_torch(model: Callable[[Tensor], Tensor], device: torch.device) -> Answer:
             return cast("NDArray[np.float32]", model(batch).cpu().numpy())
 
     return answer
-
-
-def names(device: torch.device) -> tuple[str, ...]:
-    """The engines that a device has."""
-    return tuple(name for name in TOLERANCES if name != "onnx" or device.type == "cpu")
 
 
 class Bfloat16(nn.Module):
@@ -142,22 +135,6 @@ def export(model: Probabilities, image: ImageParams) -> bytes:
             reason = str(error).splitlines()[0][:200]
             raise CalotypeError(f"the network has no form in ONNX ({reason}). Use another engine.") from error
     return buffer.getvalue()
-
-
-def _by_onnxruntime(graph: bytes, threads: int) -> Answer:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    # Waiting threads sleep: the cores belong to decoding as well.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-
-    def answer(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        rows = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
-        return cast("NDArray[np.float32]", session.run(None, {"images": rows})[0])
-
-    return answer
 
 
 class _Exported(nn.Module):

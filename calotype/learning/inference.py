@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from calotype.learning import engines
+from calotype.learning.answers import in_batches
 from calotype.learning.bundle import Bundle
 from calotype.learning.device import choose_device
 from calotype.learning.engine_names import REFERENCE
@@ -68,15 +69,9 @@ class Classifier:
 
     def probabilities(self, images_nchw: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Class probabilities, float32 (N, K), in the order of ``classes``, for uint8 images (N, C, S, S)."""
-        return self._answers(self._answer, images_nchw)
+        return in_batches(self._answer, images_nchw, self._batch_size, len(self.classes))
 
     def logits(self, images_nchw: NDArray[np.uint8]) -> NDArray[np.float32]:
         """What the network gives before temperature and softmax, float32 (N, K), by the reference engine."""
-        return self._answers(engines.by_torch(self._model.logits, self._device), images_nchw)
-
-    def _answers(self, answer: engines.Answer, images_nchw: NDArray[np.uint8]) -> NDArray[np.float32]:
-        results = np.empty((len(images_nchw), len(self.classes)), dtype=np.float32)
-        for start in range(0, len(images_nchw), self._batch_size):
-            place = slice(start, start + self._batch_size)
-            results[place] = answer(images_nchw[place])
-        return results
+        answer = engines.by_torch(self._model.logits, self._device)
+        return in_batches(answer, images_nchw, self._batch_size, len(self.classes))

@@ -16,11 +16,13 @@ import pyarrow.compute as pc
 from calotype import machine
 from calotype.console import say, track
 from calotype.errors import DataError
+from calotype.learning import bundle, engine_choice
+from calotype.learning.answers import GraphClassifier
 from calotype.params import Params
 from calotype.predictions import incoming, known, output, prediction_rows
 from calotype.predictions.incoming import Folder, Waiting
 from calotype.predictions.known import Key
-from calotype.predictions.prediction_rows import PREDICTED, SCHEMA, Form, Model
+from calotype.predictions.prediction_rows import PREDICTED, SCHEMA, Classifies, Form, Model
 from calotype.project import Project
 from calotype.releases.local_bundles import Champion, known_champion
 
@@ -245,24 +247,21 @@ def _rows(
     means: Means,
     known_keys: Container[Key] = known.NONE,
 ) -> Iterator[pa.RecordBatch]:
-    from calotype.learning import bundle, device, engine_choice
-    from calotype.learning.inference import Classifier
-
-    loaded = bundle.load(champion.bundle_folder)
-    where = device.choose_device(means.device or params.train.device)
-    cores = machine.cores() if where.type != "cpu" else min(params.train.threads, machine.cores())
+    device = _device(means.device or params.train.device)
+    cores = machine.cores() if device != "cpu" else min(params.train.threads, machine.cores())
     workers = means.workers or cores
-    choice, note = engine_choice.read(project.engines, champion.bundle_digest, where)
+    choice, note = engine_choice.read(project.engines, champion.bundle_digest, device)
     if note:
         say("predict", note)
     batch_size = means.batch_size or (choice.batch_size if choice else params.predict.batch_size)
-    classifier = Classifier(
-        loaded,
-        device=where.type,
-        batch_size=batch_size,
-        threads=max(1, cores // workers),
-        engine=engine_choice.engine_of(choice),
-    )
+    loaded = bundle.without_weights(champion.bundle_folder)
+    threads = max(1, cores // workers)
+    graph = engine_choice.graph(project.engines, champion.bundle_digest, choice)
+    if graph:
+        classifier: Classifies = GraphClassifier(loaded, graph, batch_size=batch_size, threads=threads)
+    else:
+        engine = engine_choice.engine_of(choice)
+        classifier = _classifier_by_torch(champion, engine, device, batch_size, threads)
     batches = prediction_rows.answered(
         waiting,
         Form(loaded.image, params.ingest.max_megapixels),
@@ -275,6 +274,23 @@ def _rows(
     for rows in batches:
         tally.add(rows)
         yield rows
+
+
+def _device(wanted: str) -> str:
+    """The kind of device that answers; torch is asked only where there may be more than a CPU."""
+    if wanted == "cpu" or (wanted == "auto" and not machine.may_have_gpu()):
+        return "cpu"
+    from calotype.learning.device import choose_device
+
+    return choose_device(wanted).type
+
+
+def _classifier_by_torch(champion: Champion, engine: str, device: str, batch_size: int, threads: int) -> Classifies:
+    # Torch takes seconds to import.
+    from calotype.learning.inference import Classifier
+
+    loaded = bundle.load(champion.bundle_folder)
+    return Classifier(loaded, device=device, batch_size=batch_size, threads=threads, engine=engine)
 
 
 def _champion(project: Project, params: Params) -> Champion:

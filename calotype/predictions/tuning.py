@@ -21,8 +21,8 @@ from calotype.learning import engine_choice, engines
 from calotype.learning.bundle import Bundle
 from calotype.learning.device import choose_device
 from calotype.learning.engine_choice import Choice, Measured
-from calotype.learning.engine_names import LARGEST_DIFFERENCE, REFERENCE
-from calotype.learning.inference import Classifier
+from calotype.learning.engine_names import LARGEST_DIFFERENCE, REFERENCE, names
+from calotype.learning.inference import Classifier, probability_model
 from calotype.params import Params
 from calotype.project import Project
 
@@ -71,7 +71,8 @@ def tune(project: Project, params: Params, *, champion: bool) -> str:
     device = choose_device(params.train.device)
     images = _images(project, params, bundle, title)
     choice = measure(bundle, images, device)
-    path = engine_choice.write(project.engines, digest, choice)
+    graph = engines.export(probability_model(bundle), bundle.image) if choice.engine == "onnx" else b""
+    path = engine_choice.write(project.engines, digest, choice, graph)
     last = f"{title}: {choice.engine}, batches of {choice.batch_size} → {project.relative(path)}"
     return "\n".join([*_lines(choice), last])
 
@@ -103,7 +104,7 @@ def measure(bundle: Bundle, images_nchw: NDArray[np.uint8], device: torch.device
         batch_size=best.batch_size,
         images=len(images_nchw),
         per="CPU-second" if device.type == "cpu" else "second",
-        measured_on=engine_choice.where(device),
+        measured_on=engine_choice.where(device.type),
         measured=tuple(measured),
     )
 
@@ -145,7 +146,7 @@ def _images(project: Project, params: Params, bundle: Bundle, title: str) -> NDA
 
 def _classifiers(bundle: Bundle, device: torch.device) -> dict[str, Classifier]:
     made = {}
-    for name in engines.names(device):
+    for name in names(device.type):
         try:
             made[name] = Classifier(bundle, device=device.type, batch_size=BATCH_SIZES[-1], threads=1, engine=name)
         except CalotypeError as error:

@@ -108,7 +108,7 @@ class Challenge:
 
     def _engine(self, version: Champion) -> str:
         """The engine that predicts with the version here."""
-        device = choose_device(self.params.train.device)
+        device = choose_device(self.params.train.device).type
         choice, note = engine_choice.read(self.registry.project.engines, version.bundle_digest, device)
         if note:
             say("promote", note)

@@ -231,7 +231,7 @@ def _engine(request: dict[str, Any]) -> str:
 
     digest = bundle.digest(Path(request["bundle"]))
     return engine_choice.engine_of(
-        engine_choice.read(Path(request["engines"]), digest, choose_device(request["device"]))[0]
+        engine_choice.read(Path(request["engines"]), digest, choose_device(request["device"]).type)[0]
     )
 
 

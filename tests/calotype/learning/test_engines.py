@@ -58,20 +58,20 @@ def test_an_unknown_engine_is_refused_by_name(tiny_bundle: Bundle) -> None:
 
 def chosen(**changes: object) -> Choice:
     facts = {"engine": "bf16", "batch_size": 64, "images": 10, "per": "CPU-second"}
-    return Choice.model_validate(facts | {"measured_on": engine_choice.where(CPU), "measured": []} | changes)
+    return Choice.model_validate(facts | {"measured_on": engine_choice.where("cpu"), "measured": []} | changes)
 
 
 def test_a_choice_holds_on_the_processor_that_it_was_measured_on(tmp_path: Path) -> None:
-    assert engine_choice.read(tmp_path, "d", CPU) == (None, "")
+    assert engine_choice.read(tmp_path, "d", "cpu") == (None, "")
     engine_choice.write(tmp_path, "d", chosen())
-    assert engine_choice.read(tmp_path, "d", CPU) == (chosen(), "")
+    assert engine_choice.read(tmp_path, "d", "cpu") == (chosen(), "")
     assert engine_choice.engine_of(chosen()) == "bf16"
     assert engine_choice.engine_of(None) == "float32"
 
 
 def test_on_another_processor_float32_answers_and_one_line_says_so(tmp_path: Path) -> None:
-    engine_choice.write(tmp_path, "d", chosen(measured_on=engine_choice.where(CPU) | {"processor": "Z80"}))
-    found, note = engine_choice.read(tmp_path, "d", CPU)
+    engine_choice.write(tmp_path, "d", chosen(measured_on=engine_choice.where("cpu") | {"processor": "Z80"}))
+    found, note = engine_choice.read(tmp_path, "d", "cpu")
     assert found is None
     assert note.startswith("the engine bf16 was chosen on processor Z80, here ")
     assert note.endswith("; float32 answers. Run `calotype tune`.")
@@ -80,6 +80,6 @@ def test_on_another_processor_float32_answers_and_one_line_says_so(tmp_path: Pat
 
 def test_a_damaged_choice_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "d.json").write_text("{}")
-    found, note = engine_choice.read(tmp_path, "d", CPU)
+    found, note = engine_choice.read(tmp_path, "d", "cpu")
     assert found is None
     assert note == "d.json: not a choice of this format; float32 answers. Run `calotype tune`."

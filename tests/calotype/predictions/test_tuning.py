@@ -11,11 +11,13 @@ import pytest
 import torch
 
 from calotype import params
-from calotype.learning import bundle, engine_choice
+from calotype.learning import bundle, engine_choice, engines
 from calotype.learning.bundle import Bundle
+from calotype.learning.inference import probability_model
 from calotype.predictions import tuning
 from calotype.predictions.prediction import predict_to_file
 from calotype.project import Project
+from tests.conftest import run
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +54,7 @@ def test_prediction_takes_the_engine_that_tune_chose(
         said = tuning.tune(champion_project, values, champion=True)
         digest = bundle.digest(champion_project.bundle)
         path = champion_project.engines / f"{digest}.json"
-        choice, _ = engine_choice.read(champion_project.engines, digest, torch.device("cpu"))
+        choice, _ = engine_choice.read(champion_project.engines, digest, "cpu")
         assert choice is not None
         assert said.splitlines()[-1].startswith(f"digits version 1: {choice.engine}, batches of {choice.batch_size} → ")
         for engine in ("onnx", "bf16"):
@@ -60,5 +62,40 @@ def test_prediction_takes_the_engine_that_tune_chose(
             predict_to_file(champion_project, values, fifteen_files, tmp_path / "out.parquet")
             assert set(pl.read_parquet(tmp_path / "out.parquet")["engine"]) == {engine}
         assert path.is_file()
+    finally:
+        shutil.rmtree(champion_project.engines)
+
+
+@pytest.mark.slow
+def test_a_kept_graph_answers_without_torch_and_a_damaged_one_is_not_asked(
+    champion_project: Project, fifteen_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, "EQUAL_LABELS", 0.0)
+    values = params.load(champion_project.params)
+    digest = bundle.digest(champion_project.bundle)
+    graph = engines.export(probability_model(bundle.load(champion_project.bundle)), values.image)
+    choice = tuning.measure(
+        bundle.load(champion_project.bundle), np.zeros((20, 1, 8, 8), np.uint8), torch.device("cpu")
+    ).model_copy(update={"engine": "onnx"})
+    predict_to_file(champion_project, values, fifteen_files, tmp_path / "float32.parquet")
+    expected = pl.read_parquet(tmp_path / "float32.parquet")
+    try:
+        engine_choice.write(champion_project.engines, digest, choice, graph)
+        (tmp_path / "torch.py").write_text("raise ImportError('no torch here')\n")
+        no_torch = {"PYTHONPATH": str(tmp_path)}
+        words = ("calotype", "predict", str(fifteen_files), "--to", str(tmp_path / "onnx.parquet"))
+        done = run(champion_project, *words, **no_torch)
+        assert done.returncode == 0, done.stderr
+        answered = pl.read_parquet(tmp_path / "onnx.parquet")
+        assert set(answered["engine"]) == {"onnx"}
+        assert answered["label"].equals(expected["label"])
+        assert (answered["confidence"] - expected["confidence"]).abs().max() < 1e-5
+        kept = champion_project.engines / f"{digest}.onnx"
+        kept.write_bytes(kept.read_bytes()[:-1] + b"x")
+        refused = run(champion_project, *words, **no_torch)
+        assert refused.returncode != 0
+        assert "no torch here" in refused.stderr
+        done = run(champion_project, *words)
+        assert done.returncode == 0, done.stderr
     finally:
         shutil.rmtree(champion_project.engines)
