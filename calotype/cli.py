@@ -9,11 +9,28 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from calotype import __version__
 from calotype.errors import CalotypeError, UsageError
 
+
+class _Sections(TyperGroup):
+    """Commands under the headings of their panels, as plain text: rich would take longer to import than all else."""
+
+    def format_commands(self, ctx: typer.Context, formatter: Any) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for name in self.list_commands(ctx):
+            command: Any = self.get_command(ctx, name)
+            sections.setdefault(command.rich_help_panel, []).append((name, command.get_short_help_str(limit=100)))
+        for title, rows in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
+
 app = typer.Typer(
+    cls=_Sections,
+    rich_markup_mode=None,
     help="From a folder of labelled images to scheduled predictions that anyone can trace back and print again.",
     no_args_is_help=True,
     add_completion=False,
