@@ -19,7 +19,7 @@ from calotype.errors import CalotypeError, UsageError
 class _Sections(TyperGroup):
     """Commands under the headings of their panels, as plain text: rich would take longer to import than all else."""
 
-    def format_commands(self, ctx: typer.Context, formatter: Any) -> None:
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
         for name in self.list_commands(ctx):
             command: Any = self.get_command(ctx, name)
