@@ -2,7 +2,7 @@
 
 Run ``python -m bench.accuracy`` from the project's folder: without options the short form, Fashion-MNIST and one seed.
 ``--dataset cifar10`` takes CIFAR-10 as JPEG files (``--data``, see bench.train). No change at test time, no
-pretraining; the epochs kept are chosen on 2 % of the training images, which are not trained on.
+pretraining; 2 % of the training images, which are not trained on, tell how a training goes, and choose nothing.
 
 Results are added to ``bench/results/accuracy.json``, one for each set and budget.
 """
@@ -56,7 +56,7 @@ def main() -> None:
         found.append(run.result | {"others_share": run.others_share, "wall_s": run.wall_s})
         print(
             f"{name}, seed {seed}: {run.result['test_accuracy']:.2%} on test after "
-            f"{run.result['training_cpu_s']:.0f} CPU-s, {run.result['epochs']} epochs, {run.wall_s:.0f} s wall",
+            f"{run.result['training_cpu_s']:.0f} CPU-s, {run.result['epochs']:.1f} epochs, {run.wall_s:.0f} s wall",
             flush=True,
         )
     accuracies = [one["test_accuracy"] for one in found]

@@ -27,6 +27,7 @@ SIZES = (8, 16, 24, 28, 32, 48, 64, 75, 96, 112, 128, 160, 192, 224, 240, 256, 2
 class Cnn(nn.Module):
     """Blocks of convolution, batch normalisation and ReLU, each ended by max pooling; then fully connected layers.
 
+    The last ReLU of a block follows the pooling: the same numbers, for a quarter of the pixels.
     Takes float images (N, C, S, S), returns logits (N, K); the softmax is applied by the loss and by `Probabilities`.
     """
 
@@ -38,7 +39,7 @@ class Cnn(nn.Module):
             for _ in range(network.convs):
                 blocks += [nn.Conv2d(width_in, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
                 width_in = width
-            blocks.append(nn.MaxPool2d(2))
+            blocks.insert(-1, nn.MaxPool2d(2))
             edge //= 2
         if edge > LARGEST_MAP:
             blocks.append(nn.AdaptiveAvgPool2d(LARGEST_MAP))

@@ -22,6 +22,7 @@ from calotype.learning.device import holds_resident, uses_bf16
 from calotype.learning.fast import PATCHES_FROM, Fast
 from calotype.learning.optimization import build_optimizer, learning_rate
 from calotype.learning.ranks import ALONE, Ranks
+from calotype.learning.small_maps import multiplied
 from calotype.params import AugmentParams, TrainParams
 
 CHECK_EVERY = 50
@@ -123,7 +124,7 @@ class Trainer:
         ranks: Ranks = ALONE,
     ) -> None:
         model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.model = ranks.with_whole_moments(model)
+        self.model = ranks.with_whole_moments(multiplied(model) if device.type == "cpu" else model)
         self.ranks = ranks
         self.optimizer = build_optimizer(self.model, train)
         self.training_set = training_set.moved(device)
