@@ -13,6 +13,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -79,30 +80,36 @@ def _run(params: Params, project: Project, group: Ranks, device: torch.device) -
     state, names = stopped or (State(), {"run_key": uuid.uuid4().hex})
     if state.next_epoch:
         say("train", f"resumes after epoch {state.next_epoch} of {params.train.epochs}")
-    with group.leader_first():
-        data = setup.load(params, project, plan, group)
-    trainer = setup.make_trainer(params, project, plan, data, device, group)
+
+    def prepare() -> tuple[setup.Data, Trainer]:
+        with group.leader_first():
+            data = setup.load(params, project, plan, group)
+        return data, setup.make_trainer(params, project, plan, data, device, group)
+
     if group.leads:
-        _lead(params, project, plan, trainer, data, key, state, names)
+        record = _record(params, project, plan, state, names["run_key"], device, group)
+        _lead(params, project, plan, prepare, key, state, names, record)
     else:
-        _follow(trainer, state)
+        _follow(prepare()[1], state)
 
 
 def _lead(
     params: Params,
     project: Project,
     plan: setup.Plan,
-    trainer: Trainer,
-    data: setup.Data,
+    prepare: Callable[[], tuple[setup.Data, Trainer]],
     key: str,
     state: State,
     names: dict[str, str],
+    record: RunRecord,
 ) -> None:
     """Train from a state to the end, write and log what comes of it, and keep the weights for another look."""
-    record = _record(params, project, plan, state, names["run_key"], trainer.device, trainer.ranks)
-    with _mlflow_run(project, record) as run_id:
+    with _mlflow_run(project, record) as opening:
+        data, trainer = prepare()
+        run_id = opening.result()
         try:
-            _train(trainer, state, project, key, names, run_id)
+            with tracking.system_metrics(project, run_id):
+                _train(trainer, state, project, key, names, run_id)
         except KeyboardInterrupt:
             say("train", f"interrupted after epoch {state.next_epoch}: `dvc repro` goes on from there")
             raise
@@ -124,11 +131,11 @@ def _calibrate_anew(
     state, names = finished
     kept = project.relative(_finished(project))
     say("train", f"trains no epoch: {kept} holds the weights of an equal training. To train again, delete it")
-    validation = setup.labelled(params, project, plan, plan.validation, params.image)
     record = _record(params, project, plan, state, uuid.uuid4().hex, device, ranks.ALONE)
     record = record.model_copy(update={"environment": record.environment | {"weights_from": names["run_key"]}})
-    with _mlflow_run(project, record) as run_id:
-        _finish(params, project, plan, state, _from_names(names), validation, record, run_id)
+    with _mlflow_run(project, record) as opening:
+        validation = setup.labelled(params, project, plan, plan.validation, params.image)
+        _finish(params, project, plan, state, _from_names(names), validation, record, opening.result())
 
 
 def _train(trainer: Trainer, state: State, project: Project, key: str, names: dict[str, str], run_id: str) -> None:
@@ -223,21 +230,24 @@ def _record(
 
 
 @contextmanager
-def _mlflow_run(project: Project, record: RunRecord) -> Iterator[str]:
-    """A run that ends as FINISHED, as KILLED on a signal, as FAILED otherwise; a resumed training reopens it."""
-    run_id = tracking.open_run(project, record)
+def _mlflow_run(project: Project, record: RunRecord) -> Iterator[Future[str]]:
+    """A run, opened while data load; it ends as FINISHED, as KILLED on a signal, as FAILED otherwise.
+
+    A resumed training reopens it.
+    """
     previous = signal.signal(signal.SIGTERM, _interrupt)
     status = "FAILED"
-    try:
-        with tracking.system_metrics(project, run_id):
-            yield run_id
-        status = "FINISHED"
-    except KeyboardInterrupt:
-        status = "KILLED"
-        raise
-    finally:
-        tracking.close_run(project, run_id, status)
-        signal.signal(signal.SIGTERM, previous)
+    with ThreadPoolExecutor(1, thread_name_prefix="mlflow") as pool:
+        opening = pool.submit(tracking.open_run, project, record)
+        try:
+            yield opening
+            status = "FINISHED"
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
+        finally:
+            tracking.close_run(project, opening.result(), status)
+            signal.signal(signal.SIGTERM, previous)
 
 
 def _interrupt(*_: object) -> None:
