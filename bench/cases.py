@@ -26,6 +26,12 @@ RECIPE = {
     "network.dropout": 0.2,
     "train.batch_size": BATCH,
     "train.epochs": 1,
+    "train.optimizer": "adamw",
+    "train.lr": 0.003,
+    "train.weight_decay": 0.01,
+    "train.schedule": "cosine",
+    "train.warmup_epochs": 1,
+    "train.label_smoothing": 0.05,
     "augment.translate": 0.125,
     "augment.flip": 0.5,
 }

@@ -29,6 +29,10 @@ NATIVE = (8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64)
 """Sizes in which small images are used as they are."""
 
 
+FAST_FROM = 20
+"""From so many pixels on `fast` takes small images; three blocks would leave nothing of smaller ones."""
+
+
 def use(project: Project, source: str) -> None:
     """Fit params.yaml to a source; print what was seen and the difference.
 
@@ -72,7 +76,6 @@ def recipe(facts: Facts, in_force: parameters.Params) -> dict[str, Any]:
     size = _size(facts)
     training = facts.splits.get("train") or round(facts.count * (1 - in_force.split.val - in_force.split.test))
     smallest, largest = min(facts.classes.values()), max(facts.classes.values())
-    is_small_set = training < 20_000
     is_photographs = facts.side > NATIVE[-1]
     is_writing = facts.is_grey and all(len(name) == 1 for name in facts.classes)  # a mirrored 2 is no 2
     return {
@@ -80,23 +83,57 @@ def recipe(facts: Facts, in_force: parameters.Params) -> dict[str, Any]:
         "image.size": size,
         "image.channels": 1 if facts.is_grey else 3,
         "image.resize": "stretch" if facts.is_one_shape else "crop",
-        "network.name": "cnn",
         "network.weights": "random",
-        "network.widths": _widths(size),
         "network.convs": 2,
         "network.hidden": [128],
-        "train.epochs": max(10, min(60 if is_photographs else 30, 840_000 // max(training, 1))),
-        "audit.epochs": max(5, min(20, 400_000 // max(training, 1))),
+        **(_cnn(size, training, is_photographs) if is_photographs or size < FAST_FROM else _fast(training)),
         "card.intended_use": f"Tell {name_some(facts.classes)} apart, on images like those it was trained on.",
-        "train.batch_size": 64 if training < 5_000 else 128 if is_small_set else 256,
-        "train.lr": 0.003,
         "train.threads": 2 if size <= 16 else max(2, min(LARGEST_THREADS, psutil.cpu_count(logical=False) or 2)),
         "train.class_weights": "balanced" if largest > 4 * smallest else "none",
         "augment.flip": 0.0 if is_writing else 0.5,
-        "augment.translate": 0.1,
         "augment.crop_scale": 0.6 if is_photographs else 1.0,
         "augment.erase": 0.0,
         "evaluate.top_k": max(1, min(5 if len(facts.classes) >= 50 else 3, len(facts.classes) - 1)),
+    }
+
+
+def _cnn(size: int, training: int, is_photographs: bool) -> dict[str, Any]:
+    return {
+        "network.name": "cnn",
+        "network.widths": _widths(size),
+        "network.dropout": 0.2,
+        "train.epochs": max(10, min(60 if is_photographs else 30, 840_000 // max(training, 1))),
+        "audit.epochs": max(5, min(20, 400_000 // max(training, 1))),
+        "train.batch_size": 64 if training < 5_000 else 128 if training < 20_000 else 256,
+        "train.optimizer": "adamw",
+        "train.lr": 0.003,
+        "train.momentum": 0.9,
+        "train.weight_decay": 0.01,
+        "train.schedule": "cosine",
+        "train.warmup_epochs": 1,
+        "train.label_smoothing": 0.05,
+        "augment.translate": 0.1,
+    }
+
+
+def _fast(training: int) -> dict[str, Any]:
+    """More is learnt of small images, and sooner, than by `cnn` (docs/decisions/0003)."""
+    is_small_set = training < 20_000
+    return {
+        "network.name": "fast",
+        "network.widths": [48, 128, 128],
+        "network.dropout": 0.0,
+        "train.epochs": max(8, min(30, 400_000 // max(training, 1))),
+        "audit.epochs": max(4, min(10, 150_000 // max(training, 1))),
+        "train.batch_size": 64 if training < 1_000 else 125 if is_small_set else 250,
+        "train.optimizer": "muon",
+        "train.lr": 0.12 if is_small_set else 0.17,
+        "train.momentum": 0.6,
+        "train.weight_decay": 0.0015,
+        "train.schedule": "linear",
+        "train.warmup_epochs": 0,
+        "train.label_smoothing": 0.2,
+        "augment.translate": 0.0625,
     }
 
 

@@ -8,6 +8,7 @@ from PIL import Image
 
 from calotype import params as parameters
 from calotype.errors import DataError
+from calotype.learning import network
 from calotype.project import Project
 from calotype.use import slug, use
 
@@ -88,6 +89,21 @@ def test_two_small_classes_get_values_that_work(fresh: Project, tmp_path: Path) 
     assert values.evaluate.top_k == 1
     assert values.augment.flip == 0.5
     assert 2 ** len(values.network.widths) <= values.image.size
+    network.check(values.network, values.image)
+
+
+def test_small_images_get_the_fast_recipe_and_tiny_ones_lose_it_again(fresh: Project, tmp_path: Path) -> None:
+    small = fitted(fresh, folder_of(tmp_path / "leaves", ["oak", "ash"], 6, 20, 20, colour=True))
+    assert (small.network.name, small.train.optimizer, small.train.schedule) == ("fast", "muon", "linear")
+    network.check(small.network, small.image)
+    tiny = fitted(fresh, fresh.raw / "digits")
+    assert (tiny.network.name, tiny.train.optimizer, tiny.train.schedule) == ("cnn", "adamw", "cosine")
+    shipped = parameters.load(REPOSITORY / "params.yaml")
+    assert (tiny.train.lr, tiny.train.momentum, tiny.train.label_smoothing) == (
+        shipped.train.lr,
+        shipped.train.momentum,
+        shipped.train.label_smoothing,
+    )
 
 
 def test_grey_pictures_stored_in_colour_are_grey(fresh: Project, tmp_path: Path) -> None:
