@@ -102,7 +102,8 @@ def _hashes(greys: NDArray[np.float32], size: tuple[int, int] | None) -> NDArray
         products = _cropped_bases(height) @ greys @ _cropped_bases(width).T
         coefficients = products.reshape(len(greys), -1)[:, _view_order()]
     faint = np.maximum(_FAINT, _FAINT_SHARE * np.linalg.norm(coefficients[:, 0], axis=1))
-    bits = np.packbits(coefficients > faint[:, None, None], axis=2)
+    # The chosen frequencies of several large pictures do not lie together.
+    bits = np.ascontiguousarray(np.packbits(coefficients > faint[:, None, None], axis=2))
     return np.asarray(bits.view(">u8")[:, :, 0].astype(np.uint64))
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
 
-from calotype.data import hamming
+from calotype.data import duplicates, hamming
 from calotype.data.duplicates import (
     CANDIDATES,
     VIEWS,
@@ -180,6 +180,14 @@ def test_a_picture_that_was_changed_much_is_no_twin(other: Image.Image) -> None:
 def test_another_digit_on_the_same_ground_is_no_twin() -> None:
     assert are_twins(lettered("17"), jpeg(lettered("17")))
     assert not are_twins(lettered("17"), lettered("42"))
+
+
+@pytest.mark.parametrize("size", [(28, 28), (95, 300), (96, 96), (300, 200)])
+def test_a_picture_has_the_sketch_that_it_has_alone(size: tuple[int, int]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (3, size[1], size[0]), np.uint8)
+    pictures = [Image.fromarray(pixels) for pixels in noise]
+    together = duplicates.sketches([duplicates.small(picture) for picture in pictures])
+    assert np.array_equal(together, [duplicates.sketch(picture) for picture in pictures])
 
 
 def test_a_hash_is_the_first_of_its_sketch_and_large_pictures_have_one_view() -> None:
