@@ -99,6 +99,19 @@ def test_a_near_duplicate_names_the_image_that_came_first(
     assert "ingest: near-duplicates: 2 images resembling 1 earlier one" in said
 
 
+def test_twins_are_found_among_photographs(project: Project) -> None:
+    for number in range(8):
+        photograph = picture(number).resize((400, 300), Image.Resampling.BICUBIC)
+        path = project.raw / "pictures" / "ab"[number % 2] / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        photograph.save(path, quality=90)
+    photograph.resize((320, 240)).save(path.with_name("again.jpg"), quality=80)
+    manifest = run(project)
+    tied = manifest.filter(pl.col("twins").list.len() > 0)
+    assert manifest.height == 9
+    assert {Path(name).name for name in tied["path"]} < {"7.jpg", "again.jpg"}
+
+
 def test_of_one_drop_the_smallest_image_id_comes_first(project: Project, pictures: Path) -> None:
     (pictures / "a" / "again.jpg").write_bytes(jpeg(3))
     manifest = run(project)
