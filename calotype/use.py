@@ -118,16 +118,16 @@ def _cnn(size: int, training: int, is_photographs: bool) -> dict[str, Any]:
 
 def _fast(training: int) -> dict[str, Any]:
     """More is learnt of small images, and sooner, than by `cnn` (docs/decisions/0003)."""
-    is_small_set = training < 20_000
+    is_tiny_set = training < 1_000
     return {
         "network.name": "fast",
         "network.widths": [48, 128, 128],
         "network.dropout": 0.0,
         "train.epochs": max(8, min(30, 400_000 // max(training, 1))),
         "audit.epochs": max(4, min(10, 150_000 // max(training, 1))),
-        "train.batch_size": 64 if training < 1_000 else 125 if is_small_set else 250,
+        "train.batch_size": 64 if is_tiny_set else 125 if training < 20_000 else 250,
         "train.optimizer": "muon",
-        "train.lr": 0.12 if is_small_set else 0.17,
+        "train.lr": 0.12 if is_tiny_set else 0.17,
         "train.momentum": 0.6,
         "train.weight_decay": 0.0015,
         "train.schedule": "linear",
