@@ -44,7 +44,7 @@ def line(reproduced: Project, tmp_path_factory: pytest.TempPathFactory) -> Line:
     commit(origin, "Train faster: figures")
     edit(origin.params, "seed: 0", "seed: 5")
     (origin.root / "calotype" / "shifted.py").write_text('"""An untracked module."""\n\nBY = 100\n', encoding="utf-8")
-    stage = origin.root / "calotype" / "stages" / "train.py"
+    stage = origin.root / "calotype" / "learning" / "setup.py"
     edit(stage, "torch.manual_seed(params.train.seed)", "torch.manual_seed(params.train.seed + shifted.BY)")
     edit(stage, "from calotype.console import say", "from calotype import shifted\nfrom calotype.console import say")
     call(origin, "dvc", "repro")
