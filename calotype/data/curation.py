@@ -33,17 +33,19 @@ def keep_one_of_each(entries: pl.DataFrame, stored: pl.DataFrame) -> pl.DataFram
     """
     rank = pl.col("declared_split").replace_strict(PRIORITY, default=len(PRIORITY), return_dtype=pl.Int8)
     stays = stored.select("image_id", "path", pl.lit(False).alias("newcomer"))
-    numbered = entries.select("image_id", pl.int_range(pl.len(), dtype=pl.UInt32).alias("row"))
-    is_alone = entries["image_id"].is_unique()
-    repeated = entries.filter(~is_alone).select("image_id", "path", rank.alias("rank"))
-    several = (
-        repeated.hstack(numbered.filter(~is_alone).select("row"))
+    # Rows are put in order by number: a million of them by every column would take each column twice.
+    ordered = entries.select("image_id", pl.int_range(pl.len(), dtype=pl.UInt32).alias("row")).sort("image_id")
+    is_as_before = ordered["image_id"] == ordered["image_id"].shift()
+    is_repeated = (is_as_before | is_as_before.shift(-1)).fill_null(False)
+    repeated = ordered.filter(is_repeated)
+    best = (
+        entries.select(pl.col("path").gather(repeated["row"]), rank.gather(repeated["row"]).alias("rank"))
+        .hstack(repeated)
         .join(stays, on=["image_id", "path"], how="left")
         .sort("image_id", "rank", pl.col("newcomer").fill_null(True), "path")
         .unique("image_id", keep="first", maintain_order=True)
     )
-    # Rows are ordered by number: to sort every column would hold each of them twice.
-    chosen = pl.concat([numbered.filter(is_alone), several.select("image_id", "row")]).sort("image_id")
+    chosen = ordered.filter(~is_repeated | ordered["row"].is_in(best["row"].implode()))
     return entries.select(pl.all().gather(chosen["row"]))
 
 
