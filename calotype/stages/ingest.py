@@ -14,6 +14,7 @@ from pathlib import Path
 
 import polars as pl
 
+from calotype import machine
 from calotype.console import say
 from calotype.data import arrivals, corrections, curation, dataset, fingerprint, schemas, shards
 from calotype.data.corrections import Corrections
@@ -95,6 +96,7 @@ def run(params: Params, project: Project) -> None:
             return (staging if (staging / shard).exists() else project.dataset) / shard
 
         manifest = arrivals.decide_twins(manifest, sketches, locate, max_megapixels=cap, scratch=staging)
+        machine.trim_memory()
         _stage_tables(project, staging, manifest, rejects, changed, crossings, stored)
         _require_unchanged_source(params, project)
     finish_interrupted(project.dataset)
@@ -201,22 +203,22 @@ def _manifest(kept: pl.DataFrame, intake: Intake, stored: Stored, writer: shards
     facts = ["width", "height", "mode", "format", "bytes", "shard", "phash"]
     drop = 1 + (stored.last_drop if stored.history.join(kept, on="image_id", how="semi").height else 0)
     names = pl.Series([shards.name_of(drop, number) for number in range(len(writer.paths))], dtype=pl.String)
-    read = intake.facts.select(pl.all().gather(kept["sketch"])).with_columns(
-        pl.col("mode", "format").cast(pl.String), pl.lit(names).gather("new_shard").alias("shard")
+    read = intake.facts.select(pl.all().gather(kept["sketch"])).select(
+        pl.col("width", "height", "bytes", "phash").name.suffix("_read"),
+        pl.col("mode", "format").cast(pl.String).name.suffix("_read"),
+        pl.lit(names).gather("new_shard").alias("shard_read"),
     )
-    return (
-        kept.hstack(read.select(facts))
-        .join(
-            stored.manifest.select("image_id", *facts),
-            on="image_id",
-            how="left",
-            suffix="_stored",
-            maintain_order="left",
-        )
-        .join(stored.history.select("image_id", "drop", "twins"), on="image_id", how="left", maintain_order="left")
-        .with_columns(pl.coalesce(f"{fact}_stored", fact).alias(fact) for fact in facts)
-        .with_columns(pl.col("drop").fill_null(drop))
-        .select(*dataset.MANIFEST_SCHEMA, "sketch")
+    known = _of(kept, stored.manifest, facts).hstack(read)
+    line = _of(kept, stored.history, ["drop", "twins"]).with_columns(pl.col("drop").fill_null(drop))
+    told = known.select(pl.coalesce(fact, f"{fact}_read").alias(fact) for fact in facts)
+    return kept.hstack(told).hstack(line).select(*dataset.MANIFEST_SCHEMA, "sketch")
+
+
+def _of(kept: pl.DataFrame, table: pl.DataFrame, columns: list[str]) -> pl.DataFrame:
+    """What a table says of each image, if it does; ids alone are joined, because a join copies every column."""
+    ids = kept.select("image_id")
+    return ids.join(table.select("image_id", *columns), on="image_id", how="left", maintain_order="left").select(
+        columns
     )
 
 
