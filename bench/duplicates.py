@@ -98,14 +98,16 @@ def twins_of(pictures: Sequence[Picture]) -> tuple[list[set[int]], dict[str, flo
     start = time.process_time()
     sketches = np.stack([sketch(picture) for picture in pictures])
     hashed = time.process_time()
-    ids = [str(place) for place in range(len(pictures))]
 
-    def asked(wanted: Sequence[str]) -> Iterable[tuple[str, Picture]]:
-        return ((image_id, pictures[int(image_id)]) for image_id in wanted)
+    def asked(wanted: NDArray[np.int64]) -> Iterable[tuple[int, Picture]]:
+        return ((number, pictures[number]) for number in wanted.tolist())
 
-    found = find_twins([], NO_HASHES, ids, sketches, asked)
+    member, leader = find_twins(NO_HASHES, sketches, asked)
     seconds = {"hash": hashed - start, "find": time.process_time() - hashed}
-    return [set(map(int, leaders)) for leaders in found], seconds
+    found: list[set[int]] = [set() for _ in pictures]
+    for one, other in zip(member.tolist(), leader.tolist(), strict=True):
+        found[one].add(other)
+    return found, seconds
 
 
 def plant(pictures: Sequence[Picture], seed: int, changes: dict[str, Change]) -> tuple[Counter[str], int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import sys
@@ -31,6 +32,13 @@ def processor_features() -> str:
 def may_have_gpu() -> bool:
     """Whether it is worth asking torch, which takes seconds to import, for a GPU."""
     return sys.platform != "linux" or any(Path(device).exists() for device in GPU_DEVICES)
+
+
+def trim_memory() -> None:
+    """Give back what C's allocator keeps free: NumPy's arrays leave much, which Arrow's and polars' cannot take."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc alone has it
+    if trim is not None:
+        trim(0)
 
 
 def _said_of_processor(key: str) -> str:

@@ -7,21 +7,19 @@ move to another split because the image went that it began with.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 from PIL import Image
 
 from calotype.data import shards
 from calotype.data.dataset import threads
 from calotype.data.decode import decode
 from calotype.data.duplicates import Pictures, find_twins
-
-Sketches = Callable[[Sequence[str]], NDArray[np.uint64]]
+from calotype.data.likeness import Indices
+from calotype.data.scratch import DiskArray
 
 HISTORY_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "image_id": pl.String,
@@ -35,36 +33,53 @@ HISTORY_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
 _DECODE_AT_ONCE = 32
 
 
-def decide_twins(manifest: pl.DataFrame, sketches: Sketches, pictures: Pictures) -> pl.DataFrame:
+def decide_twins(
+    manifest: pl.DataFrame,
+    sketches: DiskArray,
+    locate: Callable[[str], Path],
+    *,
+    max_megapixels: float,
+    scratch: Path | None = None,
+) -> pl.DataFrame:
     """Fill in the twins of the images that have arrived since they were last decided.
 
     Parameters
     ----------
     manifest
-        Every image; `twins` is null where it is undecided.
+        Every image, sorted by image_id; `twins` is null where it is undecided. A further column `sketch` says which
+        row of ``sketches`` belongs to an undecided image.
     sketches
-        Gives the sketches of undecided images, uint64 (N, VIEWS).
-    pictures
-        Gives the decoded pictures of some images.
+        What `duplicates.sketches` said of the images that were decoded.
+    locate
+        Where a shard lies.
+    max_megapixels
+        Pixel cap, `ingest.max_megapixels`.
+    scratch
+        Folder for what memory would not hold; the system's temporary one if None.
 
     Returns
     -------
     polars.DataFrame
-        The manifest, `twins` filled in; sorted by image_id.
+        The manifest, `twins` filled in, without `sketch`.
     """
-    arrived = manifest.sort("drop", "image_id")
+    arrived = manifest.select("image_id", "drop", "shard", "phash", "twins", "sketch").sort("drop", maintain_order=True)
     new = arrived.filter(pl.col("twins").is_null())
+    manifest = manifest.drop("sketch")
     if new.is_empty():
         return manifest
     leaders = _leaders(arrived.drop_nulls("twins"))
-    ids = new["image_id"].to_list()
-    found = find_twins(leaders["image_id"].to_list(), leaders["phash"].to_numpy(), ids, sketches(ids), pictures)
-    decided = new.select("image_id", pl.Series("found", [list(twins) for twins in found], dtype=pl.List(pl.String)))
+    line = pl.concat([leaders.select("image_id", "shard"), new.select("image_id", "shard")])
+    pictures = pictures_of(line, locate, max_megapixels=max_megapixels)
+    ordered = sketches.in_order(new["sketch"].to_numpy(), scratch)
+    member, leader = find_twins(leaders["phash"].to_numpy(), ordered, pictures, scratch)
+    ids = line["image_id"]
+    found = pl.DataFrame({"image_id": ids.gather(member), "found": ids.gather(leader)})
+    found = found.group_by("image_id", maintain_order=True).agg("found")
+    none = pl.lit([], dtype=pl.List(pl.String))
     return (
-        manifest.join(decided, on="image_id", how="left")
-        .with_columns(pl.coalesce("twins", "found").alias("twins"))
+        manifest.join(found, on="image_id", how="left", maintain_order="left")
+        .with_columns(pl.coalesce("twins", "found", none).alias("twins"))
         .drop("found")
-        .sort("image_id")
     )
 
 
@@ -74,38 +89,40 @@ def count_twins(manifest: pl.DataFrame) -> tuple[int, int]:
     return pairs["image_id"].n_unique(), pairs["twin"].n_unique()
 
 
-def pictures_of(manifest: pl.DataFrame, locate: Callable[[str], Path], *, max_megapixels: float) -> Pictures:
+def pictures_of(line: pl.DataFrame, locate: Callable[[str], Path], *, max_megapixels: float) -> Pictures:
     """Make the function that decodes stored images.
 
     Parameters
     ----------
-    manifest
-        Says which shard holds an image.
+    line
+        image_id and shard of each image; its row is its number.
     locate
         Where a shard lies.
     max_megapixels
         Pixel cap, `ingest.max_megapixels`.
     """
 
-    def work(rows: list[tuple[str, bytes]]) -> list[tuple[str, Image.Image]]:
-        return [(image_id, decode(data, max_megapixels=max_megapixels)) for image_id, data in rows]
+    def work(rows: list[tuple[int, bytes]]) -> list[tuple[int, Image.Image]]:
+        return [(number, decode(data, max_megapixels=max_megapixels)) for number, data in rows]
 
-    def pictures(image_ids: Sequence[str]) -> Iterator[tuple[str, Image.Image]]:
-        waiting: deque[Future[list[tuple[str, Image.Image]]]] = deque()
+    def pictures(asked: Indices) -> Iterator[tuple[int, Image.Image]]:
+        waiting: deque[Future[list[tuple[int, Image.Image]]]] = deque()
         with ThreadPoolExecutor(threads(), thread_name_prefix="compare") as pool:
-            for rows in _chunks(image_ids):
+            for rows in _chunks(asked):
                 waiting.append(pool.submit(work, rows))
                 if len(waiting) > 2 * threads():
                     yield from waiting.popleft().result()
             while waiting:
                 yield from waiting.popleft().result()
 
-    def _chunks(image_ids: Sequence[str]) -> Iterator[list[tuple[str, bytes]]]:
-        asked = manifest.select("image_id", "shard").filter(pl.col("image_id").is_in(list(image_ids)))
-        chunk: list[tuple[str, bytes]] = []
-        for (shard,), rows in asked.sort("shard").group_by("shard", maintain_order=True):
-            for row in shards.pick(locate(str(shard)), set(rows["image_id"])):
-                chunk.append(row)
+    def _chunks(asked: Indices) -> Iterator[list[tuple[int, bytes]]]:
+        shard_of = line["shard"].gather(asked)
+        chunk: list[tuple[int, bytes]] = []
+        for shard in shard_of.unique().sort():
+            numbers = asked[(shard_of == shard).to_numpy()]
+            number_of = dict(zip(line["image_id"].gather(numbers), numbers.tolist(), strict=True))
+            for image_id, data in shards.pick(locate(shard), number_of):
+                chunk.append((number_of[image_id], data))
                 if len(chunk) >= _DECODE_AT_ONCE:
                     yield chunk
                     chunk = []
@@ -161,4 +178,5 @@ def _leaders(decided: pl.DataFrame) -> pl.DataFrame:
 
 def _pairs(images: pl.DataFrame) -> pl.DataFrame:
     """One row for each image and image that it resembles: image_id, twin."""
-    return images.select("image_id", pl.col("twins").alias("twin")).explode("twin").drop_nulls()
+    tied = images.select("image_id", pl.col("twins").alias("twin")).filter(pl.col("twin").list.len() > 0)
+    return tied.explode("twin").drop_nulls()

@@ -33,25 +33,32 @@ def keep_one_of_each(entries: pl.DataFrame, stored: pl.DataFrame) -> pl.DataFram
     """
     rank = pl.col("declared_split").replace_strict(PRIORITY, default=len(PRIORITY), return_dtype=pl.Int8)
     stays = stored.select("image_id", "path", pl.lit(False).alias("newcomer"))
-    return (
-        entries.join(stays, on=["image_id", "path"], how="left")
-        .with_columns(rank.alias("rank"), pl.col("newcomer").fill_null(True))
-        .sort("image_id", "rank", "newcomer", "path")
+    # Rows are put in order by number: a million of them by every column would take each column twice.
+    ordered = entries.select("image_id", pl.int_range(pl.len(), dtype=pl.UInt32).alias("row")).sort("image_id")
+    is_as_before = ordered["image_id"] == ordered["image_id"].shift()
+    is_repeated = (is_as_before | is_as_before.shift(-1)).fill_null(False)
+    repeated = ordered.filter(is_repeated)
+    best = (
+        entries.select(pl.col("path").gather(repeated["row"]), rank.gather(repeated["row"]).alias("rank"))
+        .hstack(repeated)
+        .join(stays, on=["image_id", "path"], how="left")
+        .sort("image_id", "rank", pl.col("newcomer").fill_null(True), "path")
         .unique("image_id", keep="first", maintain_order=True)
-        .drop("rank", "newcomer")
     )
+    chosen = ordered.filter(~is_repeated | ordered["row"].is_in(best["row"].implode()))
+    return entries.select(pl.all().gather(chosen["row"]))
 
 
 def two_labels(entries: pl.DataFrame) -> pl.DataFrame:
     """Files of images that have more than one label: image_id, path, label."""
     several = pl.col("label").n_unique().over("image_id") > 1
-    return entries.filter(several).select("image_id", "path", "label").sort("image_id", "path")
+    return _repeated(entries).filter(several).select("image_id", "path", "label").sort("image_id", "path")
 
 
 def in_two_splits(entries: pl.DataFrame) -> pl.DataFrame:
     """Files of images that the source declares in more than one split: image_id, path, declared_split."""
     several = pl.col("declared_split").drop_nulls().n_unique().over("image_id") > 1
-    return entries.filter(several).select("image_id", "path", "declared_split").sort("image_id", "path")
+    return _repeated(entries).filter(several).select("image_id", "path", "declared_split").sort("image_id", "path")
 
 
 def explain_two_labels(conflicts: pl.DataFrame, saved: str) -> str:
@@ -86,7 +93,7 @@ def explain_classes(
     kept: pl.DataFrame, empty: tuple[str, ...], rejected: Mapping[str, int], params: IngestParams
 ) -> list[str]:
     """Say which classes cannot be learned: empty, too small, or alone."""
-    images = Counter(kept["label"].to_list())
+    images = Counter(dict(kept["label"].value_counts().iter_rows()))
     labels = sorted({*images, *rejected, *empty})
     problems = []
     hollow = [label for label in labels if not images[label] and not rejected.get(label)]
@@ -127,6 +134,11 @@ def listed(names: list[str]) -> str:
     """Names for a message, at most ``SHOWN`` of them."""
     more = f", … and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
+
+
+def _repeated(entries: pl.DataFrame) -> pl.DataFrame:
+    """Files whose bytes another file has, too."""
+    return entries.filter(pl.col("image_id").is_duplicated())
 
 
 def _with_count(label: str, images: int, rejected: int) -> str:

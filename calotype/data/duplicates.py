@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -19,9 +20,16 @@ from PIL import Image
 
 from calotype.data import hamming
 from calotype.data.likeness import SIDE, Claims, Comparison, Indices, Thumbnails, shrink
+from calotype.data.scratch import DiskArray
 
-Pictures = Callable[[Sequence[str]], Iterable[tuple[str, Image.Image]]]
-"""Give decoded pictures (``L`` or ``RGB``), in any order; only a thumbnail is kept of each."""
+Pictures = Callable[[Indices], Iterable[tuple[int, Image.Image]]]
+"""Give decoded pictures (``L`` or ``RGB``) of images by number, in any order; only a thumbnail is kept of each."""
+
+Sketches = NDArray[np.uint64] | DiskArray
+"""uint64, images × ``VIEWS``: see `sketches`."""
+
+Numbers = NDArray[np.int32]
+"""Numbers of images, where there are many."""
 
 Confirm = Callable[[Indices, Indices], Claims]
 """Say which pairs of images are twins."""
@@ -51,7 +59,10 @@ VIEWS = len(_VIEWS)
 """Hashes of a sketch: the picture's own first, then those of the picture less, or plus, a pixel at some edges."""
 
 _LOW = 2**32 - 1
-_OFFERS_AT_ONCE = 2**24
+_OFFERS_AT_ONCE = 2**22
+_OFFERS_OF_A_PORTION = 2**18
+_SKETCHES_AT_ONCE = 2**14
+_HASHES_AT_ONCE = 2**18
 _FIRST_BLOCK = 32
 _LARGEST_BLOCK = 2**16
 
@@ -113,52 +124,46 @@ def perceptual_hash(picture: Image.Image) -> int:
 
 
 def find_twins(
-    leader_ids: Sequence[str],
-    leader_hashes: NDArray[np.uint64],
-    image_ids: Sequence[str],
-    sketches: NDArray[np.uint64],
-    pictures: Pictures,
-) -> list[tuple[str, ...]]:
-    """Say of each new image which earlier leaders it nearly equals.
+    leader_hashes: NDArray[np.uint64], sketches: Sketches, pictures: Pictures, scratch: Path | None = None
+) -> tuple[Indices, Indices]:
+    """Say which new images nearly equal which earlier leaders.
 
     Parameters
     ----------
-    leader_ids, leader_hashes
-        Leaders that were there before, in order of arrival, and their perceptual hashes.
-    image_ids, sketches
-        New images in order of arrival, and what `sketch` said of each: n × ``VIEWS``.
+    leader_hashes
+        Perceptual hashes of the leaders that were there before, in order of arrival.
+    sketches
+        What `sketches` said of the new images, in order of arrival; images are numbered through both, leaders first.
     pictures
         Gives the decoded pictures of images that are alike by their hashes. Called once at most.
+    scratch
+        Folder for what memory would not hold; the system's temporary one if None.
 
     Returns
     -------
-    list of tuple
-        For each new image the ids of the leaders it matches, in order of arrival; none if it is a leader itself.
+    tuple
+        Numbers of new images and of as many leaders that they match, sorted; an image that leads is not among the
+        first.
 
     Raises
     ------
     KeyError
         If ``pictures`` leaves one out.
     """
-    known = len(leader_ids)
-    ids = [*leader_ids, *image_ids]
     image, earlier = candidates(leader_hashes, sketches)
-    if not len(image):
-        return [() for _ in image_ids]
-    asked = np.union1d(image, earlier)
-    comparison = Comparison(_thumbnails([ids[place] for place in asked], pictures))
+    is_asked = np.zeros(len(leader_hashes) + len(sketches), np.bool_)
+    is_asked[image] = is_asked[earlier] = True
+    asked = np.flatnonzero(is_asked)
+    comparison = Comparison(_thumbnails(asked, pictures, scratch), scratch)
 
     def confirm(one: Indices, other: Indices) -> Claims:
         return comparison.twins(np.searchsorted(asked, one), np.searchsorted(asked, other))
 
-    member, leader = gather(image, earlier, known, len(ids), confirm)
-    twins: list[list[str]] = [[] for _ in image_ids]
-    for place, match in zip(member.tolist(), leader.tolist(), strict=True):
-        twins[place - known].append(ids[match])
-    return [tuple(found) for found in twins]
+    known = len(leader_hashes)
+    return gather(image, earlier, known, known + len(sketches), confirm)
 
 
-def candidates(leader_hashes: NDArray[np.uint64], sketches: NDArray[np.uint64]) -> tuple[Indices, Indices]:
+def candidates(leader_hashes: NDArray[np.uint64], sketches: Sketches) -> tuple[Numbers, Numbers]:
     """Pairs of a new image and an earlier one with near hashes, through an index.
 
     Parameters
@@ -172,22 +177,20 @@ def candidates(leader_hashes: NDArray[np.uint64], sketches: NDArray[np.uint64]) 
         Numbers of images and of as many earlier ones, each pair once, sorted: for each image the ``CANDIDATES`` nearest
         hashes, and of many images that share one the first and some more, up to as many again.
     """
-    known, own = len(leader_hashes), sketches[:, 0]
-    stored, first, hash_of = np.unique(
-        np.concatenate([leader_hashes.astype(np.uint64), own]), return_index=True, return_inverse=True
-    )
+    cropped = _Cropped(sketches, len(leader_hashes))
+    hashes = np.concatenate([leader_hashes.astype(np.uint64), *(part[:, 0] for _, part in cropped.parts())])
+    stored, first, hash_of = np.unique(hashes, return_index=True, return_inverse=True)
+    cuts = range(len(leader_hashes), len(hashes), _HASHES_AT_ONCE)
+    whole = [(np.arange(cut, len(hashes))[:_HASHES_AT_ONCE], hashes[cut : cut + _HASHES_AT_ONCE]) for cut in cuts]
     nearest = _Nearest()
-    for views, radius in ((own[:, None], RADIUS), (sketches[:, 1:], VIEW_RADIUS)):
-        place, view = np.nonzero((views != own[:, None]) | (radius == RADIUS))
-        image, queries = place + known, views[place, view]
-        for query, other in hamming.near(queries, stored, radius):
-            is_earlier = first[other] < image[query]
-            query, other = query[is_earlier], other[is_earlier]
-            nearest.add(image[query], np.bitwise_count(queries[query] ^ stored[other]), other)
-    return _owners(*nearest.pairs(), hash_of)
+    for blocks, radius in ((whole, RADIUS), (cropped, VIEW_RADIUS)):
+        for image, distance, other in hamming.near(blocks, stored, radius):
+            is_earlier = first[other] < image
+            nearest.add(image[is_earlier], distance[is_earlier], other[is_earlier])
+    return _owners(nearest.offers(), hash_of)
 
 
-def gather(image: Indices, earlier: Indices, known: int, count: int, confirm: Confirm) -> tuple[Indices, Indices]:
+def gather(image: Numbers, earlier: Numbers, known: int, count: int, confirm: Confirm) -> tuple[Indices, Indices]:
     """Decide who leads and who follows, in order of arrival, block after block.
 
     A candidate that is a member stands for its leader: of a group of thousands each newcomer meets the leader alone.
@@ -212,7 +215,7 @@ def gather(image: Indices, earlier: Indices, known: int, count: int, confirm: Co
     found = [np.empty((2, 0), np.int64)]
     for start, stop in _blocks(known, count):
         rows = slice(*np.searchsorted(image, (start, stop)))
-        one, other = image[rows], earlier[rows]
+        one, other = image[rows].astype(np.int64), earlier[rows].astype(np.int64)
         is_old = other < start
         found.append(_join(leader_of, one[is_old], leader_of[other[is_old]], confirm))
         one, other = one[~is_old], other[~is_old]
@@ -265,60 +268,94 @@ def _blocks(known: int, count: int) -> Iterator[tuple[int, int]]:
         start = stop
 
 
+class _Cropped:
+    """The hashes by which images are looked up as cropped, in blocks; may be gone through again and again."""
+
+    def __init__(self, sketches: Sketches, known: int) -> None:
+        self._sketches = sketches
+        self._known = known
+
+    def parts(self) -> Iterator[tuple[int, NDArray[np.uint64]]]:
+        """Sketches, some at once, and the number of the first image."""
+        for start in range(0, len(self._sketches), _SKETCHES_AT_ONCE):
+            yield self._known + start, self._sketches[start : start + _SKETCHES_AT_ONCE]
+
+    def __iter__(self) -> Iterator[tuple[Indices, NDArray[np.uint64]]]:
+        for start, part in self.parts():
+            place, view = np.nonzero(part != part[:, :1])
+            yield start + place, part[place, view]
+
+
 class _Nearest:
     """For each image the nearest stored hashes, in bounded memory however many are offered."""
 
     def __init__(self) -> None:
-        self._parts: list[Indices] = []
+        self._parts = [np.empty(0, np.int64)]
         self._waiting = 0
 
     def add(self, image: Indices, distance: NDArray[np.uint8], stored: Indices) -> None:
         offers = (image << 36) | (distance.astype(np.int64) << 32) | stored
         self._parts.append(offers)
         self._waiting += len(image)
-        if self._waiting > _OFFERS_AT_ONCE:
+        if self._waiting > max(_OFFERS_AT_ONCE, len(self._parts[0])):
             self._sort_out()
 
     def _sort_out(self) -> None:
-        offers = np.unique(np.concatenate(self._parts)) if self._parts else np.empty(0, np.int64)
-        pair = (offers >> 36 << 32) | (offers & _LOW)
-        # Seen through several views, a hash counts once, with its smallest distance: offers are sorted by it.
-        offers = offers[np.sort(np.unique(pair, return_index=True)[1])]
-        image = offers >> 36
-        rank = np.arange(len(image)) - np.searchsorted(image, image)
-        self._parts, self._waiting = [offers[rank < CANDIDATES]], 0
+        offers = np.concatenate(self._parts)
+        self._parts.clear()
+        offers.sort()
+        self._parts.append(np.concatenate([_nearest(part) for part in _portions(offers)]))
+        self._waiting = 0
 
-    def pairs(self) -> tuple[Indices, Indices]:
-        """Images and as many stored hashes, sorted by image."""
+    def offers(self) -> Indices:
+        """Image, distance and stored hash in one number each, sorted."""
         self._sort_out()
-        offers = self._parts[0]
-        return offers >> 36, offers & _LOW
+        return self._parts[0]
 
 
-def _owners(image: Indices, stored: Indices, hash_of: Indices) -> tuple[Indices, Indices]:
+def _portions(offers: Indices) -> list[Indices]:
+    """Sorted offers, some at once: all those of an image together."""
+    cuts = offers[_OFFERS_OF_A_PORTION::_OFFERS_OF_A_PORTION] >> 36 << 36
+    return np.split(offers, np.searchsorted(offers, cuts))
+
+
+def _nearest(offers: Indices) -> Indices:
+    """The best of sorted offers for each image; seen through several views, a hash counts once, at its nearest."""
+    pair = (offers >> 36 << 32) | (offers & _LOW)
+    offers = offers[np.sort(np.unique(pair, return_index=True)[1])]
+    image = offers >> 36
+    rank = np.arange(len(image)) - np.searchsorted(image, image)
+    return offers[rank < CANDIDATES]
+
+
+def _owners(offers: Indices, hash_of: Indices) -> tuple[Numbers, Numbers]:
     """Replace hashes by the images that have them: of many before the image, the first and others evenly spaced."""
-    if not len(image):
-        return image, stored
     count = np.int64(len(hash_of))
-    owners = np.argsort(hash_of, kind="stable")
-    codes = hash_of[owners] * count + owners
+    codes = np.sort(hash_of * count + np.arange(count))
+    parts = [_owners_of(part, codes, count).astype(np.int32) for part in _portions(offers)]
+    one, other = np.concatenate(parts, axis=1)
+    return one, other
+
+
+def _owners_of(offers: Indices, codes: Indices, count: np.int64) -> Indices:
+    """Pairs of images, sorted; two rows. ``codes`` hold for each hash the images that have it, sorted."""
+    image, stored = offers >> 36, offers & _LOW
     start, stop = np.searchsorted(codes, stored * count), np.searchsorted(codes, stored * count + image)
     sizes = np.minimum(stop - start, np.maximum(1, CANDIDATES // np.bincount(image)[image]))
     rank = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     place = np.repeat(start, sizes) + rank * np.repeat(stop - start, sizes) // np.repeat(sizes, sizes)
-    one, other = _each_once(np.stack([np.repeat(image, sizes), owners[place]]))
-    return one, other
+    return _each_once(np.stack([np.repeat(image, sizes), codes[place] % count]))
 
 
-def _thumbnails(ids: Sequence[str], pictures: Pictures) -> Thumbnails:
-    places = {image_id: place for place, image_id in enumerate(ids)}
-    missing = set(places)
-    thumbnails = Thumbnails.empty(len(ids))
-    for image_id, picture in pictures(ids):
-        thumbnails.put(places[image_id], picture)
-        missing.discard(image_id)
-    if missing:
-        raise KeyError(f"no picture of {min(missing)}")
+def _thumbnails(asked: Indices, pictures: Pictures, scratch: Path | None) -> Thumbnails:
+    thumbnails = Thumbnails.empty(len(asked), scratch)
+    is_missing = np.ones(len(asked), np.bool_)
+    for number, picture in pictures(asked):
+        place = int(np.searchsorted(asked, number))
+        thumbnails.put(place, picture)
+        is_missing[place] = False
+    if is_missing.any():
+        raise KeyError(f"no picture of number {asked[is_missing][0]}")
     return thumbnails
 
 

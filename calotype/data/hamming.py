@@ -9,7 +9,7 @@ and Fleet 2012).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,9 @@ _QUERIES_AT_ONCE = 64
 _FEW = 4096  # pairs of one key below which keys are worked off together
 
 
-def near(queries: Hashes, stored: Hashes, radius: int) -> Iterator[tuple[Indices, Indices]]:
+def near(
+    blocks: Iterable[tuple[Indices, Hashes]], stored: Hashes, radius: int
+) -> Iterator[tuple[Indices, NDArray[np.uint8], Indices]]:
     """Pairs of a query and a stored hash that differ in at most ``radius`` bits, each once.
 
     All such pairs come, unless more than ``CROWD`` stored hashes agree in a choice of pieces. Time and memory stay
@@ -36,31 +38,35 @@ def near(queries: Hashes, stored: Hashes, radius: int) -> Iterator[tuple[Indices
 
     Parameters
     ----------
-    queries, stored
-        Hashes; the stored ones without repetition.
+    blocks
+        Queries, so many at once as memory allows: numbers and their hashes. Gone through once for each choice.
+    stored
+        Hashes without repetition.
     radius
         4 or 5.
 
     Yields
     ------
     tuple
-        Positions in ``queries`` and, as many, in ``stored``.
+        Numbers of queries and, as many, differences in bits and positions in ``stored``.
     """
     sizes = _PIECES[radius]
     for choice in itertools.combinations(range(len(sizes)), len(sizes) - radius):
         key_bits = sum(sizes[piece] for piece in choice)
         earlier = _masks_before(sizes, choice)
-        sorted_queries, query_at = _sorted_by(queries, sizes, choice)
         sorted_stored, stored_at = _sorted_by(stored, sizes, choice)
-        for query, other in _with_equal_keys(sorted_queries, sorted_stored, np.uint64(64 - key_bits)):
-            difference = sorted_queries[query] ^ sorted_stored[other]
-            is_near = np.bitwise_count(difference) <= radius
-            for mask in earlier:
-                # A pair that agrees in an earlier piece too has come, or comes, with another choice.
-                is_near &= (difference & mask) != 0
-            found = np.flatnonzero(is_near)
-            if len(found):
-                yield query_at[query[found]], stored_at[other[found]]
+        for numbers, queries in blocks:
+            sorted_queries, query_at = _sorted_by(queries, sizes, choice)
+            for query, other in _with_equal_keys(sorted_queries, sorted_stored, np.uint64(64 - key_bits)):
+                difference = sorted_queries[query] ^ sorted_stored[other]
+                bits = np.bitwise_count(difference)
+                is_near = bits <= radius
+                for mask in earlier:
+                    # A pair that agrees in an earlier piece too has come, or comes, with another choice.
+                    is_near &= (difference & mask) != 0
+                found = np.flatnonzero(is_near)
+                if len(found):
+                    yield numbers[query_at[query[found]]], bits[found], stored_at[other[found]]
 
 
 def _sorted_by(hashes: Hashes, sizes: tuple[int, ...], choice: tuple[int, ...]) -> tuple[Hashes, Indices]:

@@ -11,16 +11,18 @@ from collections import Counter, deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from calotype import console
+from calotype.data import duplicates
 from calotype.data.dataset import threads
 from calotype.data.decode import DecodeError, Facts, examine
-from calotype.data.duplicates import VIEWS, Small, sketches, small
+from calotype.data.duplicates import VIEWS, Small, small
+from calotype.data.scratch import DiskArray
 from calotype.data.shards import Writer
 from calotype.sources.contract import Source, SourceImage
 
@@ -28,24 +30,24 @@ _CHUNK_IMAGES = 64
 _CHUNK_BYTES = 8 * 2**20
 _ROWS_AT_ONCE = 8192
 
-ENTRY_SCHEMA = {
+ENTRY_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "image_id": pl.String,
     "path": pl.String,
     "label": pl.String,
     "group": pl.String,
     "declared_split": pl.String,
     "attributes": pl.String,
+    "sketch": pl.UInt32,
 }
-FACTS_SCHEMA = {
-    "image_id": pl.String,
+FACTS_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "width": pl.Int32,
     "height": pl.Int32,
-    "mode": pl.String,
-    "format": pl.String,
+    "mode": pl.Categorical,
+    "format": pl.Categorical,
     "bytes": pl.Int64,
     "new_shard": pl.Int32,
+    "phash": pl.UInt64,
 }
-HASH_SCHEMA = {"image_id": pl.String, "phash": pl.UInt64}
 REJECTS_SCHEMA = {"path": pl.String, "code": pl.String, "reason": pl.String}
 
 Piece = tuple[SourceImage, bytes | None, str]
@@ -75,44 +77,40 @@ class Intake:
     Attributes
     ----------
     entries
-        One row for each readable file: `ENTRY_SCHEMA`.
+        One row for each readable file: `ENTRY_SCHEMA`. `sketch` is the row of its image in the two tables below, null
+        if it was not decoded.
     facts
-        One row for each image that was packed: `FACTS_SCHEMA`.
-    hashes
-        Perceptual hash of each image that was decoded: `HASH_SCHEMA`.
+        One row for each image that was decoded: `FACTS_SCHEMA`. `new_shard` is null if it was not packed.
+    sketches
+        Sketches of the same images.
     rejects
         One row for each file set aside, sorted by path: `REJECTS_SCHEMA`.
     rejected_labels
         How many files of each class were set aside.
-    sketches
-        Sketches of the images that were decoded, uint64 (N, VIEWS), in the order of `hashes`.
     """
 
     entries: pl.DataFrame
     facts: pl.DataFrame
-    hashes: pl.DataFrame
+    sketches: DiskArray
     rejects: pl.DataFrame
     rejected_labels: Counter[str]
-    sketches: NDArray[np.uint64]
-
-    def sketches_of(self, image_ids: Sequence[str]) -> NDArray[np.uint64]:
-        """Sketches of images that were decoded: uint64 (N, VIEWS)."""
-        asked = pl.DataFrame({"image_id": image_ids}, schema={"image_id": pl.String})
-        rows = asked.join(self.hashes.with_row_index("row"), on="image_id", how="left", maintain_order="left")
-        found: NDArray[np.uint64] = self.sketches[rows["row"].to_numpy()]
-        return found
 
 
 class _Table:
     """Rows as they come in, packed into columns time and again: a row of Python objects takes five times the memory."""
 
-    def __init__(self, schema: Mapping[str, type[pl.DataType]]) -> None:
+    def __init__(self, schema: Mapping[str, pl.DataType | type[pl.DataType]]) -> None:
         self._schema = schema
         self._rows: list[tuple[str | int | None, ...]] = []
         self._parts = [pl.DataFrame(schema=schema)]
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
 
     def add(self, *row: str | int | None) -> None:
         self._rows.append(row)
+        self._count += 1
         if len(self._rows) >= _ROWS_AT_ONCE:
             self._pack()
 
@@ -133,35 +131,26 @@ class _Gathered:
 
     entries: _Table = field(default_factory=lambda: _Table(ENTRY_SCHEMA))
     facts: _Table = field(default_factory=lambda: _Table(FACTS_SCHEMA))
-    decoded: _Table = field(default_factory=lambda: _Table({"image_id": pl.String}))
-    seen: set[bytes] = field(default_factory=set)
-    sketches: bytearray = field(default_factory=bytearray)
+    numbers: dict[bytes, int] = field(default_factory=dict)
     rejects: list[tuple[str, str, str]] = field(default_factory=list)
     rejected_labels: Counter[str] = field(default_factory=Counter)
 
-    def is_new(self, image_id: str) -> bool:
-        """Whether an image has not been decoded before; from now on it has."""
-        key = bytes.fromhex(image_id)
-        if key in self.seen:
-            return False
-        self.seen.add(key)
-        return True
+    def number_of(self, verdict: Verdict) -> int | None:
+        """Number an image when it is decoded first; none if it was not."""
+        if verdict.facts is None:
+            return None
+        return self.numbers.setdefault(bytes.fromhex(verdict.image_id), len(self.numbers))
 
-    def finish(self) -> Intake:
+    def finish(self, sketches: DiskArray) -> Intake:
         """Turn the rows into tables."""
-        self.seen.clear()
-        sketches = np.frombuffer(self.sketches, dtype=np.uint64).reshape(-1, VIEWS)
-        return Intake(
-            self.entries.finish(),
-            self.facts.finish(),
-            self.decoded.finish().with_columns(pl.Series("phash", sketches[:, 0])),
-            pl.DataFrame(self.rejects, schema=REJECTS_SCHEMA, orient="row").sort("path"),
-            self.rejected_labels,
-            sketches,
-        )
+        self.numbers.clear()
+        rejects = pl.DataFrame(self.rejects, schema=REJECTS_SCHEMA, orient="row").sort("path")
+        return Intake(self.entries.finish(), self.facts.finish(), sketches, rejects, self.rejected_labels)
 
 
-def take_in(source: Source, known: Known, writer: Writer, *, max_megapixels: float, prefix: str) -> Intake:
+def take_in(
+    source: Source, known: Known, writer: Writer, *, max_megapixels: float, prefix: str, scratch: Path | None = None
+) -> Intake:
     """Read every image of a source once; images that are not known go to ``writer``.
 
     Parameters
@@ -176,25 +165,30 @@ def take_in(source: Source, known: Known, writer: Writer, *, max_megapixels: flo
         Pixel cap, `ingest.max_megapixels`.
     prefix
         Stage that shows its progress.
+    scratch
+        Folder for the sketches; the system's temporary one if None.
     """
     gathered = _Gathered()
+    sketches = DiskArray((source.count, VIEWS), np.uint64, scratch)
     checked = _checked(source, known, max_megapixels)
     for image, data, verdict in console.track(checked, prefix=prefix, unit="images", total=source.count):
         if verdict.rejection is not None:
             gathered.rejects.append((image.path, *verdict.rejection))
             gathered.rejected_labels[image.label] += 1
             continue
-        gathered.entries.add(verdict.image_id, image.path, image.label, image.group, image.split, image.attributes)
-        if verdict.facts is None or not gathered.is_new(verdict.image_id):
+        number = gathered.number_of(verdict)
+        told = (image.path, image.label, image.group, image.split, image.attributes)
+        gathered.entries.add(verdict.image_id, *told, number)
+        if verdict.facts is None or number is None or number < len(gathered.facts):
             continue
-        gathered.decoded.add(verdict.image_id)
-        gathered.sketches += verdict.sketch
-        if verdict.image_id not in known.pixels:
-            assert data is not None
-            shard = writer.add(verdict.image_id, data, verdict.facts.format)
-            gathered.facts.add(verdict.image_id, *verdict.facts, len(data), shard)
+        assert data is not None
+        is_known = verdict.image_id in known.pixels
+        shard = None if is_known else writer.add(verdict.image_id, data, verdict.facts.format)
+        hashes = np.frombuffer(verdict.sketch, np.uint64)
+        gathered.facts.add(*verdict.facts, len(data), shard, int(hashes[0]))
+        sketches[number] = hashes
     writer.close()
-    return gathered.finish()
+    return gathered.finish(sketches)
 
 
 def check(pieces: Sequence[Piece], known: Known, max_megapixels: float) -> list[Verdict]:
@@ -207,7 +201,7 @@ def check(pieces: Sequence[Piece], known: Known, max_megapixels: float) -> list[
         if look is not None:
             smalls[place] = look
     # All at once: the arithmetic of one picture is less work than calling for it.
-    for place, hashes in zip(smalls, sketches(list(smalls.values())), strict=True):
+    for place, hashes in zip(smalls, duplicates.sketches(list(smalls.values())), strict=True):
         verdicts[place] = verdicts[place]._replace(sketch=hashes.tobytes())
     return verdicts
 

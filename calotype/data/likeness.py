@@ -10,10 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from calotype.data.scratch import DiskArray
 
 SIDE = 32
 """Pixels of a thumbnail, height and width."""
@@ -56,7 +59,7 @@ Claims = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Thumbnails:
-    """Small copies of pictures.
+    """Small copies of pictures, on disk: a million that wait to be compared would take gigabytes.
 
     Attributes
     ----------
@@ -68,15 +71,15 @@ class Thumbnails:
         Whether a picture came in colour; a grey one is compared with any by its grey values alone.
     """
 
-    grey: NDArray[np.uint8]
-    tint: NDArray[np.uint8]
+    grey: DiskArray
+    tint: DiskArray
     is_colour: Claims
 
     @classmethod
-    def empty(cls, count: int) -> Thumbnails:
-        """Room for some pictures."""
-        grey, tint = np.zeros((count, SIDE, SIDE), np.uint8), np.zeros((count, _TINY, _TINY, 2), np.uint8)
-        return cls(grey, tint, np.zeros(count, np.bool_))
+    def empty(cls, count: int, folder: Path | None = None) -> Thumbnails:
+        """Room for some pictures, in files under ``folder``: see `DiskArray`."""
+        grey = DiskArray((count, SIDE, SIDE), np.uint8, folder)
+        return cls(grey, DiskArray((count, _TINY, _TINY, 2), np.uint8, folder), np.zeros(count, np.bool_))
 
     def put(self, place: int, picture: Image.Image) -> None:
         """Keep a small copy of a picture, which is in mode ``L`` or ``RGB``."""
@@ -94,13 +97,13 @@ def shrink(picture: Image.Image) -> Image.Image:
 
 
 class Comparison:
-    """Compare pictures by their thumbnails, many pairs at once."""
+    """Compare pictures by their thumbnails, many pairs at once; what it works out is kept under ``folder``."""
 
-    def __init__(self, thumbnails: Thumbnails) -> None:
+    def __init__(self, thumbnails: Thumbnails, folder: Path | None = None) -> None:
         self._thumbnails = thumbnails
         count, pixels = len(thumbnails.grey), ((_COARSE - 2 * _MARGIN) // 2) ** 2
-        self._tiny = np.empty((count, pixels), np.float32)
-        self._directions = np.empty((count, _TERMS, pixels), np.float16)
+        self._tiny = DiskArray((count, pixels), np.float32, folder)
+        self._directions = DiskArray((count, _TERMS, pixels), np.float16, folder)
         for start in range(0, count, _AT_ONCE):
             rows = slice(start, start + _AT_ONCE)
             coarse = _halve(_blur(_blur(thumbnails.grey[rows].astype(np.float32))))

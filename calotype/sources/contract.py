@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 MAX_FILE_BYTES = 256 * 2**20
@@ -74,6 +74,23 @@ class Tree:
 
 
 @dataclass(frozen=True)
+class Images:
+    """Images that their paths tell all about: each is made when it is asked for, because a million take their room."""
+
+    paths: Sequence[str]
+    make: Callable[[str], SourceImage]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __iter__(self) -> Iterator[SourceImage]:
+        return map(self.make, self.paths)
+
+    def __getitem__(self, place: int) -> SourceImage:
+        return self.make(self.paths[place])
+
+
+@dataclass(frozen=True)
 class Source:
     """Labelled images, wherever they are.
 
@@ -92,7 +109,7 @@ class Source:
     """
 
     kind: str
-    images: tuple[SourceImage, ...]
+    images: tuple[SourceImage, ...] | Images
     ignored: dict[str, int]
     empty_classes: tuple[str, ...]
     load: Callable[[SourceImage], bytes]
@@ -106,7 +123,7 @@ class Source:
         """The same without its images, when they have been read: a source may hold every byte of them."""
         return replace(self, images=(), load=_nothing)
 
-    def read(self, images: Sequence[SourceImage] | None = None) -> Iterator[tuple[SourceImage, bytes | None, str]]:
+    def read(self, images: Iterable[SourceImage] | None = None) -> Iterator[tuple[SourceImage, bytes | None, str]]:
         """Read the images, or some of them, one by one: each with its bytes, or with None and the reason."""
         for image in self.images if images is None else images:
             data, reason = self._attempt(image)

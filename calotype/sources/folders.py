@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
+from collections.abc import Callable
 
 from calotype.errors import DataError
-from calotype.sources.contract import SPLIT_WORDS, Source, SourceImage, Tree
+from calotype.sources.contract import SPLIT_WORDS, Images, Source, SourceImage, Tree
 from calotype.sources.trees import Level, level, looks_like_image
 
 OUTSIDE = "outside the class folders"
@@ -37,7 +38,7 @@ def recognise(tree: Tree) -> Source | None:
         )
     if not filled or (len(filled) > 1 and filled <= splits):
         return None
-    return _class_folders(tree, here)
+    return _class_folders(tree, base, here)
 
 
 def wrappers(tree: Tree) -> list[str]:
@@ -64,30 +65,40 @@ def _unwrap(tree: Tree) -> str:
     return base
 
 
-def _class_folders(tree: Tree, here: Level) -> Source:
-    images = [SourceImage(path, _label(name)) for name, files in here.folders.items() for path in files]
+def _class_folders(tree: Tree, base: str, here: Level) -> Source:
+    labels = {name: _label(name) for name in here.folders}
+
+    def image(path: str) -> SourceImage:
+        name, _ = path[len(base) :].split("/", 1)
+        return SourceImage(path, labels[name])
+
     empty = tuple(name for name, files in here.folders.items() if not files)
-    return _source(tree, "folder", images, empty)
+    return _source(tree, "folder", [path for files in here.folders.values() for path in files], image, empty)
 
 
 def _split_folders(tree: Tree, base: str, here: Level) -> Source | None:
-    images: list[SourceImage] = []
-    empty: list[str] = []
-    for name in here.folders:
-        inside = level(tree, f"{base}{name}/")
-        split = SPLIT_WORDS[name.lower()]
-        empty += [f"{name}/{label}" for label, files in inside.folders.items() if not files]
-        images += [SourceImage(path, _label(label), split) for label, files in inside.folders.items() for path in files]
-    if not any(image.split == "train" for image in images):
+    inside = {name: level(tree, f"{base}{name}/").folders for name in here.folders}
+    splits = {name: SPLIT_WORDS[name.lower()] for name in inside}
+    labels = {label: _label(label) for folders in inside.values() for label in folders}
+    if not any(any(folders.values()) for name, folders in inside.items() if splits[name] == "train"):
         return None
-    return _source(tree, "split-folders", images, tuple(empty))
+
+    def image(path: str) -> SourceImage:
+        name, label, _ = path[len(base) :].split("/", 2)
+        return SourceImage(path, labels[label], splits[name])
+
+    paths = [path for folders in inside.values() for files in folders.values() for path in files]
+    empty = [f"{name}/{label}" for name, folders in inside.items() for label, files in folders.items() if not files]
+    return _source(tree, "split-folders", paths, image, tuple(empty))
 
 
-def _source(tree: Tree, kind: str, images: list[SourceImage], empty: tuple[str, ...]) -> Source:
+def _source(
+    tree: Tree, kind: str, paths: list[str], image: Callable[[str], SourceImage], empty: tuple[str, ...]
+) -> Source:
     ignored = Counter(tree.ignored)
-    ignored[OUTSIDE] += len(tree.files) - len(images)
-    images.sort(key=lambda image: image.path)
-    return Source(kind, tuple(images), dict(+ignored), empty, lambda image: tree.read(image.path))
+    ignored[OUTSIDE] += len(tree.files) - len(paths)
+    images = Images(sorted(paths), image)
+    return Source(kind, images, dict(+ignored), empty, lambda image: tree.read(image.path))
 
 
 def _label(folder: str) -> str:

@@ -7,6 +7,7 @@ import stat
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 
 from calotype.errors import DataError
@@ -37,14 +38,14 @@ MAX_LINKS = 4
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".pq")
 
 Listed = tuple[str, int, int]
-_Pending = tuple[str, str, tuple[tuple[int, int], ...], int]  # folder, its path shown, ancestors, links followed
+_Folder = tuple[str, str, tuple[tuple[int, int], ...], int]  # name on disk, path shown, ancestors, links followed
+_Pending = tuple[Listed, _Folder | None]
 
 
 @dataclass
 class Walk:
-    """What a walk through a folder found: files as (path, size, mtime in ns), folders, and what was left out."""
+    """What a walk through a folder came upon beside its files: folders, and what was left out."""
 
-    files: list[Listed] = field(default_factory=list)
     folders: list[str] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
     raw_names: dict[str, str] = field(default_factory=dict)
@@ -67,7 +68,7 @@ def stat_listing(path: Path) -> Iterator[Listed]:
         table = path if path.suffix.lower() in TABLE_SUFFIXES else None
         return _listing_of_table(table) if table else iter([_stat(path, path.name)])
     table = _table_in(path)
-    return _listing_of_table(table) if table else iter(walk(path).files)
+    return _listing_of_table(table) if table else walk(path, Walk())
 
 
 def require(path: Path) -> None:
@@ -81,38 +82,57 @@ def require(path: Path) -> None:
         ) from error
 
 
-def walk(root: Path) -> Walk:
-    """Go through a folder, following links but never in circles.
+def walk(root: Path, found: Walk) -> Iterator[Listed]:
+    """Go through a folder's files, sorted by path, following links but never in circles; holds one folder at a time.
+
+    Parameters
+    ----------
+    root
+        The folder.
+    found
+        Is told what else is there.
+
+    Yields
+    ------
+    tuple
+        Path relative to the folder, size in bytes, modification time in ns.
 
     Raises
     ------
     DataError
         If a folder cannot be listed: images would be missing in silence.
     """
-    found = Walk()
     start = root.stat()
-    pending: list[_Pending] = [(str(root), "", ((start.st_dev, start.st_ino),), 0)]
+    pending = _inside((str(root), "", ((start.st_dev, start.st_ino),), 0), root, found)
     while pending:
-        folder, prefix, ancestors, links = pending.pop()
-        for entry in _entries(folder):
-            path = prefix + shown(entry.name)
-            reason = litter_reason(entry.name)
-            if reason:
-                found.ignored[reason] += 1
-            elif _is_folder(entry):
-                links_here = links + entry.is_symlink()
-                state = entry.stat()
-                identity = (state.st_dev, state.st_ino)
-                if identity in ancestors or links_here > MAX_LINKS:
-                    found.ignored[LOOP] += 1
-                    continue
-                found.folders.append(path)
-                pending.append((entry.path, f"{path}/", (*ancestors, identity), links_here))
-            else:
-                _add_file(found, entry, path, root)
-    found.files.sort()
-    found.folders.sort()
-    return found
+        listed, folder = pending.pop()
+        if folder is None:
+            yield listed
+        else:
+            found.folders.append(folder[1])
+            pending += _inside(folder, root, found)
+
+
+def _inside(folder: _Folder, root: Path, found: Walk) -> list[_Pending]:
+    """A folder's files and folders, the last first. A folder sorts as its files' paths do: with a slash."""
+    on_disk, path, ancestors, links = folder
+    inside: list[_Pending] = []
+    for entry in _entries(on_disk):
+        name = f"{path}/{shown(entry.name)}" if path else shown(entry.name)
+        reason = litter_reason(entry.name)
+        if reason:
+            found.ignored[reason] += 1
+        elif _is_folder(entry):
+            links_here = links + entry.is_symlink()
+            state = entry.stat()
+            identity = (state.st_dev, state.st_ino)
+            if identity in ancestors or links_here > MAX_LINKS:
+                found.ignored[LOOP] += 1
+                continue
+            inside.append(((f"{name}/", 0, 0), (entry.path, name, (*ancestors, identity), links_here)))
+        elif listed := _file(found, entry, name, root):
+            inside.append((listed, None))
+    return sorted(inside, key=itemgetter(0), reverse=True)
 
 
 def litter_reason(name: str) -> str | None:
@@ -129,10 +149,10 @@ def shown(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def _entries(folder: str) -> list[os.DirEntry[str]]:
+def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            return list(entries)
+            yield from entries
     except OSError as error:
         raise DataError(
             f"{shown(folder)}: cannot be listed ({error.strerror}); its images would be missing. "
@@ -147,18 +167,17 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _add_file(found: Walk, entry: os.DirEntry[str], path: str, root: Path) -> None:
+def _file(found: Walk, entry: os.DirEntry[str], path: str, root: Path) -> Listed | None:
     try:
         state = entry.stat()
     except OSError:  # a broken link, or gone since: the reader reports it
-        found.files.append((path, -1, 0))
-        return
+        return path, -1, 0
     if not stat.S_ISREG(state.st_mode):
         found.ignored[SPECIAL] += 1
-        return
-    found.files.append((path, state.st_size, state.st_mtime_ns))
+        return None
     if "\\" in path:
         found.raw_names[path] = os.path.relpath(entry.path, root)
+    return path, state.st_size, state.st_mtime_ns
 
 
 def _stat(path: Path, name: str) -> Listed:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from calotype.data.decode import DecodeError, decode
 from calotype.errors import DataError
-from calotype.sources.contract import Source, SourceImage
+from calotype.sources.contract import Images, Source, SourceImage
 
 SAMPLE = 300
 SAMPLE_PIXELS = 200e6
@@ -107,7 +107,7 @@ def look(source: Source, *, max_megapixels: float) -> Facts:
     )
 
 
-def _spread(images: tuple[SourceImage, ...]) -> list[SourceImage]:
+def _spread(images: tuple[SourceImage, ...] | Images) -> list[SourceImage]:
     count = min(SAMPLE, len(images))
     return [images[index * len(images) // count] for index in range(count)]
 

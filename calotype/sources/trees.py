@@ -9,7 +9,7 @@ from io import FileIO
 from pathlib import Path
 
 from calotype.sources.contract import MAX_FILE_BYTES, Tree, Unreadable
-from calotype.sources.listing import walk
+from calotype.sources.listing import Walk, walk
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".png", ".gif", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".pgm", ".ppm", ".pnm"),
@@ -28,14 +28,13 @@ class Level:
 
 def folder_tree(root: Path) -> Tree:
     """Look at a folder on disk."""
-    found = walk(root)
-    paths = tuple(path for path, _, _ in found.files)
-    raw_names = found.raw_names
+    found = Walk()
+    paths = tuple(path for path, _, _ in walk(root, found))
 
     def read(path: str) -> bytes:
-        return read_file(f"{root}/{raw_names.get(path, path)}")
+        return read_file(f"{root}/{found.raw_names.get(path, path)}")
 
-    return Tree(str(root), paths, tuple(found.folders), dict(found.ignored), read)
+    return Tree(str(root), paths, tuple(sorted(found.folders)), dict(found.ignored), read)
 
 
 def read_file(path: str | Path, limit: int = MAX_FILE_BYTES) -> bytes:

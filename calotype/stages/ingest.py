@@ -14,6 +14,7 @@ from pathlib import Path
 
 import polars as pl
 
+from calotype import machine
 from calotype.console import say
 from calotype.data import arrivals, corrections, curation, dataset, fingerprint, schemas, shards
 from calotype.data.corrections import Corrections
@@ -81,23 +82,25 @@ def run(params: Params, project: Project) -> None:
         staging.mkdir(parents=True)
         writer = shards.Writer(staging)
         cap = params.ingest.max_megapixels
-        intake = take_in(source, stored.known(), writer, max_megapixels=cap, prefix=PREFIX)
+        intake = take_in(source, stored.known(), writer, max_megapixels=cap, prefix=PREFIX, scratch=staging)
         source = source.emptied()
         kept = _judge(intake, source, stored, params, project)
-        manifest = _manifest(kept, intake, stored)
+        manifest = _manifest(kept, intake, stored, writer)
+        changed = corrections.applied(kept)
+        crossings = curation.in_two_splits(intake.entries)
+        files, rejects, sketches = intake.entries.height, intake.rejects, intake.sketches
+        del intake, kept  # the manifest holds all that is needed of them
         _stage_shards(project.dataset, staging, manifest, stored, writer)
 
         def locate(shard: str) -> Path:
             return (staging if (staging / shard).exists() else project.dataset) / shard
 
-        pictures = arrivals.pictures_of(manifest, locate, max_megapixels=cap)
-        manifest = arrivals.decide_twins(manifest, intake.sketches_of, pictures)
-        changed = corrections.applied(kept)
-        crossings = curation.in_two_splits(intake.entries)
-        _stage_tables(project, staging, manifest, changed, crossings, intake, stored)
+        manifest = arrivals.decide_twins(manifest, sketches, locate, max_megapixels=cap, scratch=staging)
+        machine.trim_memory()
+        _stage_tables(project, staging, manifest, rejects, changed, crossings, stored)
         _require_unchanged_source(params, project)
     finish_interrupted(project.dataset)
-    _report(intake, source, manifest, stored)
+    _report(files, rejects, source, manifest, stored)
     _report_crossings(crossings)
     _report_changes(manifest, changed, params)
 
@@ -191,35 +194,41 @@ def _corrections(params: Params, project: Project) -> Corrections:
         raise fingerprint.no_corrections(path, error) from error
 
 
-def _manifest(kept: pl.DataFrame, intake: Intake, stored: Stored) -> pl.DataFrame:
-    """Join each image with its facts, old or new.
+def _manifest(kept: pl.DataFrame, intake: Intake, stored: Stored, writer: shards.Writer) -> pl.DataFrame:
+    """Join each image with its facts, old or new, and the row of its sketch.
 
     New images are a drop of their own. One that was there before, and whose shard is damaged or that left and comes
     back, keeps its place in the line.
     """
-    facts = ["image_id", "width", "height", "mode", "format", "bytes"]
-    hashes = intake.hashes
-    old = kept.join(stored.manifest.select(*facts, "drop", "shard", "phash", "twins"), on="image_id")
-    old = old.join(hashes, on="image_id", how="left").with_columns(pl.coalesce("phash", "phash_right").alias("phash"))
+    facts = ["width", "height", "mode", "format", "bytes", "shard", "phash"]
     drop = 1 + (stored.last_drop if stored.history.join(kept, on="image_id", how="semi").height else 0)
-    shard = pl.col("new_shard").map_elements(lambda number: shards.name_of(drop, number), return_dtype=pl.String)
-    added = intake.facts.with_columns(shard.alias("shard"))
-    new = (
-        kept.join(added.select(*facts, "shard"), on="image_id")
-        .join(hashes, on="image_id")
-        .join(stored.history.select("image_id", "drop", "twins"), on="image_id", how="left")
-        .with_columns(pl.col("drop").fill_null(drop))
+    names = pl.Series([shards.name_of(drop, number) for number in range(len(writer.paths))], dtype=pl.String)
+    read = intake.facts.select(pl.all().gather(kept["sketch"])).select(
+        pl.col("width", "height", "bytes", "phash").name.suffix("_read"),
+        pl.col("mode", "format").cast(pl.String).name.suffix("_read"),
+        pl.lit(names).gather("new_shard").alias("shard_read"),
     )
-    columns = list(dataset.MANIFEST_SCHEMA)
-    return pl.concat([old.select(columns), new.select(columns)]).sort("image_id")
+    known = _of(kept, stored.manifest, facts).hstack(read)
+    line = _of(kept, stored.history, ["drop", "twins"]).with_columns(pl.col("drop").fill_null(drop))
+    told = known.select(pl.coalesce(fact, f"{fact}_read").alias(fact) for fact in facts)
+    return kept.hstack(told).hstack(line).select(*dataset.MANIFEST_SCHEMA, "sketch")
+
+
+def _of(kept: pl.DataFrame, table: pl.DataFrame, columns: list[str]) -> pl.DataFrame:
+    """What a table says of each image, if it does; ids alone are joined, because a join copies every column."""
+    ids = kept.select("image_id")
+    return ids.join(table.select("image_id", *columns), on="image_id", how="left", maintain_order="left").select(
+        columns
+    )
 
 
 def _stage_shards(folder: Path, staging: Path, manifest: pl.DataFrame, stored: Stored, writer: shards.Writer) -> None:
     """Name the new shards, and rewrite those old ones that some images have left."""
-    new = manifest.join(stored.manifest.select("image_id"), on="image_id", how="anti")
-    for path, name in zip(writer.paths, sorted(new["shard"].unique()), strict=True):
+    placed, stored_ids = manifest.select("image_id", "shard"), stored.manifest.select("image_id")
+    new = placed.join(stored_ids, on="image_id", how="anti")["shard"].unique()
+    for path, name in zip(writer.paths, sorted(new), strict=True):
         path.rename(staging / name)
-    old = manifest.join(stored.manifest.select("image_id"), on="image_id", how="semi")
+    old = placed.join(stored_ids, on="image_id", how="semi")
     for (name,), rows in old.group_by("shard", maintain_order=True):
         if rows.height < stored.manifest["shard"].eq(str(name)).sum():
             data = dataset.read_verified(folder, str(name), stored.digests)
@@ -230,15 +239,15 @@ def _stage_tables(
     project: Project,
     staging: Path,
     manifest: pl.DataFrame,
+    rejects: pl.DataFrame,
     changed: pl.DataFrame,
     crossings: pl.DataFrame,
-    intake: Intake,
     stored: Stored,
 ) -> None:
     failures = project.reports / "schema_failures.parquet"
     tables = {
         dataset.MANIFEST: schemas.validate("manifest", manifest, failures),
-        dataset.REJECTS: schemas.validate("rejects", intake.rejects, failures),
+        dataset.REJECTS: schemas.validate("rejects", rejects, failures),
         dataset.CORRECTIONS: changed,
         dataset.CROSSINGS: crossings,
         dataset.DEPARTED: arrivals.departures(manifest, stored.history),
@@ -268,20 +277,20 @@ def _require_unchanged_source(params: Params, project: Project) -> None:
         )
 
 
-def _report(intake: Intake, source: Source, manifest: pl.DataFrame, stored: Stored) -> None:
-    known = manifest.join(stored.manifest.select("image_id"), on="image_id", how="semi").height
+def _report(files: int, rejects: pl.DataFrame, source: Source, manifest: pl.DataFrame, stored: Stored) -> None:
+    known = manifest.select("image_id").join(stored.manifest.select("image_id"), on="image_id", how="semi").height
     gone = stored.manifest.height - known
     say(
         PREFIX,
         f"{source.kind}: {counted(manifest.height, 'image')} of {counted(manifest['label'].n_unique(), 'class')} "
         f"({manifest.height - known:,} new, {known:,} known, {gone:,} gone)",
     )
-    duplicates = intake.entries.height - manifest.height
+    duplicates = files - manifest.height
     if duplicates:
         say(PREFIX, f"set aside as repeating the bytes of another: {counted(duplicates, 'file')}")
-    if intake.rejects.height:
-        codes = curation.counts_of(intake.rejects["code"].to_list())
-        say(PREFIX, f"rejected: {counted(intake.rejects.height, 'file')} ({codes}); see data/dataset/rejects.parquet")
+    if rejects.height:
+        codes = curation.counts_of(rejects["code"].to_list())
+        say(PREFIX, f"rejected: {counted(rejects.height, 'file')} ({codes}); see data/dataset/rejects.parquet")
     if source.ignored:
         say(PREFIX, f"ignored: {', '.join(f'{reason} {count:,}' for reason, count in sorted(source.ignored.items()))}")
 

@@ -14,7 +14,7 @@ FILES = [(A, "cat/1.png", "cat"), (A, "more/1.png", "cat"), (B, "dog/2.png", "do
 
 
 def entries(files: list[tuple[str, str, str]] = FILES) -> pl.DataFrame:
-    return pl.DataFrame([(*file, None, None, None) for file in files], schema=ENTRY_SCHEMA, orient="row")
+    return pl.DataFrame([(*file, None, None, None, None) for file in files], schema=ENTRY_SCHEMA, orient="row")
 
 
 def table(text: str) -> Corrections:

@@ -21,7 +21,7 @@ PARAMS = IngestParams(source="x", corrections="none", min_per_class=2, max_rejec
 
 
 def entries(*rows: tuple[str, str, str, str | None]) -> pl.DataFrame:
-    full = [(image, path, label, None, split, None) for image, path, label, split in rows]
+    full = [(image, path, label, None, split, None, None) for image, path, label, split in rows]
     return pl.DataFrame(full, schema=ENTRY_SCHEMA, orient="row")
 
 
