@@ -32,6 +32,7 @@ import mlflow  # its settings come first
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelStatus, Metric, Param, Run
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import OperationalError
 
 KEY_TAG = "calotype.key"
 RESTORED_TAG = "calotype.restored"
@@ -45,6 +46,9 @@ CURVES = {
     "images_per_second": "train/images_per_second",
 }
 """Columns of the history, and the names of the metrics: groups sort together on MLflow's compare page."""
+
+LOCKED_S = 30.0
+"""Seconds for which the store may be locked by others when it is opened."""
 
 LARGEST_BATCH = 1000
 """Metrics that MLflow takes at once."""
@@ -69,7 +73,7 @@ def connect(project: Project) -> MlflowClient:
         _require_health(uri)
     elif uri == f"sqlite:///{project.mlruns / 'mlflow.db'}":
         _initialise(project, uri)
-    return MlflowClient(uri, uri)
+    return _opened(uri)
 
 
 def open_run(project: Project, record: RunRecord, *, restored: bool = False) -> str:
@@ -341,6 +345,18 @@ def _initialise(project: Project, uri: str) -> None:
     with FileLock(project.mlruns / ".initialise.lock"):
         MlflowClient(uri, uri).search_experiments(max_results=1)
         (project.mlruns / ".ready").touch()
+
+
+def _opened(uri: str) -> MlflowClient:
+    """Open a store; SQLite gives up after five seconds while another process writes, a command should not."""
+    last = time.monotonic() + LOCKED_S
+    while True:
+        try:
+            return MlflowClient(uri, uri)
+        except OperationalError as error:
+            if "database is locked" not in str(error) or time.monotonic() > last:
+                raise
+            time.sleep(0.1)
 
 
 def _is_local(uri: str) -> bool:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -136,6 +138,26 @@ def test_a_fresh_store_opened_by_several_processes_at_once_is_made_once(project:
     results = [process.communicate() for process in started]
     assert [process.returncode for process in started] == [0, 0, 0], results
     assert len({out for out, _ in results}) == 1
+
+
+def test_a_store_that_another_process_writes_is_waited_for(project: Project) -> None:
+    tracking.connect(project)
+    code = (
+        "from pathlib import Path; from calotype import tracking; from calotype.project import Project\n"
+        f"client = tracking.connect(Project(Path({str(project.root)!r})))\n"
+        "print(client.get_experiment('0').name)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(tracking.__file__).parents[1])}
+    with closing(sqlite3.connect(project.mlruns / "mlflow.db")) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        waiting = subprocess.Popen(
+            [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(15)
+        other.rollback()
+    out, err = waiting.communicate()
+    assert out == "Default\n", err
 
 
 def test_an_experiment_keeps_its_artifacts_in_the_project(project: Project) -> None:
