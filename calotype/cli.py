@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from calotype import __version__
+from calotype import __version__, lean
 from calotype.errors import CalotypeError, UsageError
 
 
@@ -215,6 +215,7 @@ def predict(
     workers: Annotated[str, typer.Option(help="Threads that read, decode and classify; auto: one a core")] = "auto",
 ) -> None:
     """Classify images with the champion: one row per file, always"""
+    lean.spare_pandas()
     from calotype.predictions import prediction
 
     project, values = _project_and_params()

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from calotype import machine
 from calotype.files import read_json, replacing, write_json
-from calotype.learning.engine_names import REFERENCE, names
+from calotype.learning.engine_names import OF_GRAPH, REFERENCE, names
 
 
 class Measured(BaseModel):
@@ -43,7 +43,7 @@ class Choice(BaseModel):
     measured_on
         Processor, device and versions.
     graph_sha256
-        Digest of the graph that is kept beside the choice of the onnx engine.
+        Digest of the graph that is kept beside the choice of an engine that runs one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,7 +59,7 @@ class Choice(BaseModel):
 
 
 def write(folder: Path, digest: str, choice: Choice, graph: bytes = b"") -> Path:
-    """Keep a choice, and of the onnx engine the graph; the choice's path."""
+    """Keep a choice, and the graph of an engine that runs one; the choice's path."""
     path = folder / f"{digest}.json"
     if graph:
         with replacing(_graph_of(folder, digest)) as temporary:
@@ -70,9 +70,9 @@ def write(folder: Path, digest: str, choice: Choice, graph: bytes = b"") -> Path
 
 
 def graph(folder: Path, digest: str, choice: Choice | None) -> bytes | None:
-    """The graph of a choice of the onnx engine, if it is there and undamaged; without it, torch makes one anew."""
+    """The graph of a choice, if it has one that is there and undamaged; without it, torch makes one anew."""
     path = _graph_of(folder, digest)
-    if choice is None or choice.engine != "onnx" or not path.is_file():
+    if choice is None or choice.engine not in OF_GRAPH or not path.is_file():
         return None
     kept = path.read_bytes()
     return kept if hashlib.sha256(kept).hexdigest() == choice.graph_sha256 else None
@@ -108,7 +108,7 @@ def engine_of(choice: Choice | None) -> str:
 
 def where(device: str) -> dict[str, str]:
     """What a measurement hangs on."""
-    versions = {name: version(name) for name in ("torch", "onnxruntime")}
+    versions = {name: version(name) for name in ("torch", "onnxruntime", "openvino")}
     return {"processor": _processor(device), "device": device} | versions
 
 

@@ -1,8 +1,9 @@
 """Engines: ways to run one network that answer alike, and differ in speed from processor to processor.
 
 ``float32`` is the reference: the network as it was trained, eager. ``bf16`` computes in bfloat16 with batch
-normalisation folded into the convolutions. ``onnx`` runs the same graph in float32 by onnxruntime, on a CPU alone; the
-graph is made in memory from the bundle's weights at each start. Which of them a model may use, `calotype tune` finds.
+normalisation folded into the convolutions, and asks the reference about close calls. On a CPU alone, ``onnx`` runs the
+network's graph in float32 by onnxruntime, ``openvino`` compiles it for bfloat16 and for float32, which settles close
+calls. Which of them a model may use, `calotype tune` finds.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import copy
 import io
 import warnings
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 
 from calotype.errors import CalotypeError, UsageError
-from calotype.learning.answers import Answer, by_onnxruntime
+from calotype.learning.answers import GRAPH_ENGINES, Answer, settled
 from calotype.learning.engine_names import REFERENCE, names
 from calotype.learning.network import Probabilities
 from calotype.params import ImageParams
@@ -40,7 +41,7 @@ def build(engine: str, model: Probabilities, image: ImageParams, device: torch.d
     device
         Where it runs.
     threads
-        Of onnxruntime.
+        Of one forward pass by a graph.
 
     Raises
     ------
@@ -52,9 +53,9 @@ def build(engine: str, model: Probabilities, image: ImageParams, device: torch.d
     if engine == REFERENCE:
         return by_torch(model, device)
     if engine == "bf16":
-        return by_torch(Bfloat16(model), device)
-    if engine == "onnx" and device.type == "cpu":
-        return by_onnxruntime(export(model, image), threads)
+        return settled(by_torch(Bfloat16(model), device), by_torch(model, device))
+    if engine in GRAPH_ENGINES and device.type == "cpu":
+        return GRAPH_ENGINES[engine](export(model, image), threads)
     raise UsageError(f"engine {engine!r} is none for {device.type}; expected one of {', '.join(names(device.type))}.")
 
 
@@ -81,6 +82,8 @@ class Bfloat16(nn.Module):
     def __init__(self, model: Probabilities) -> None:
         super().__init__()
         folded = fold(model.network).to(dtype=torch.bfloat16)
+        if next(folded.parameters()).device.type == "cpu":
+            _replace(folded, nn.MaxPool2d, _pool_of_rows)
         self.network = folded.to(memory_format=torch.channels_last)
         self.temperature = model.temperature
         self.register_buffer("scale", (1 / (255 * model.std)).flatten())
@@ -143,14 +146,41 @@ class _Exported(nn.Module):
     def __init__(self, model: Probabilities) -> None:
         super().__init__()
         self.model = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
-        for parent in list(self.model.modules()):
-            for name, child in parent.named_children():
-                if isinstance(child, nn.AdaptiveAvgPool2d) and child.output_size not in (1, (1, 1)):
-                    setattr(parent, name, _PoolByMatrix(child))
+        _replace(self.model, nn.AdaptiveAvgPool2d, _pool_by_matrix)
 
     def forward(self, images: Tensor) -> Tensor:
         probabilities: Tensor = self.model(images.permute(0, 3, 1, 2))
         return probabilities
+
+
+def _replace(model: nn.Module, kind: type[nn.Module], substitute: Callable[[Any], nn.Module]) -> None:
+    """Put a substitute into the place of each module of a kind."""
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, kind):
+                setattr(parent, name, substitute(child))
+
+
+class _PoolOfRows(nn.Module):
+    """The largest of each 2 × 2, of maps that lie in rows of pixels: twice as fast on a CPU as torch's, and equal."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        count, channels, height, width = maps.shape
+        if height % 2 or width % 2:
+            return nn.functional.max_pool2d(maps, 2)
+        pairs = maps.permute(0, 2, 3, 1).reshape(count, height // 2, 2, width * channels)
+        rows = torch.maximum(pairs[:, :, 0], pairs[:, :, 1]).view(count, height // 2, width // 2, 2, channels)
+        return torch.maximum(rows[:, :, :, 0], rows[:, :, :, 1]).permute(0, 3, 1, 2)
+
+
+def _pool_of_rows(pool: nn.MaxPool2d) -> nn.Module:
+    plain = (2, (2, 2))
+    is_plain = pool.kernel_size in plain and pool.stride in plain and pool.padding in (0, (0, 0))
+    return _PoolOfRows() if is_plain and pool.dilation in (1, (1, 1)) and not pool.ceil_mode else pool
+
+
+def _pool_by_matrix(pool: nn.AdaptiveAvgPool2d) -> nn.Module:
+    return pool if pool.output_size in (1, (1, 1)) else _PoolByMatrix(pool)
 
 
 class _PoolByMatrix(nn.Module):

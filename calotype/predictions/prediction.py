@@ -255,10 +255,10 @@ def _rows(
     loaded = bundle.without_weights(champion.bundle_folder)
     threads = max(1, cores // workers)
     graph = engine_choice.graph(project.engines, champion.bundle_digest, choice)
+    engine = engine_choice.engine_of(choice)
     if graph:
-        classifier: Classifies = GraphClassifier(loaded, graph, batch_size=batch_size, threads=threads)
+        classifier: Classifies = GraphClassifier(engine, loaded, graph, batch_size=batch_size, threads=threads)
     else:
-        engine = engine_choice.engine_of(choice)
         classifier = _classifier_by_torch(champion, engine, device, batch_size, threads)
     batches = prediction_rows.answered(
         waiting,

@@ -21,7 +21,7 @@ from calotype.learning import engine_choice, engines
 from calotype.learning.bundle import Bundle
 from calotype.learning.device import choose_device
 from calotype.learning.engine_choice import Choice, Measured
-from calotype.learning.engine_names import LARGEST_DIFFERENCE, REFERENCE, names
+from calotype.learning.engine_names import LARGEST_DIFFERENCE, OF_GRAPH, REFERENCE, names
 from calotype.learning.inference import Classifier, probability_model
 from calotype.params import Params
 from calotype.project import Project
@@ -71,7 +71,7 @@ def tune(project: Project, params: Params, *, champion: bool) -> str:
     device = choose_device(params.train.device)
     images = _images(project, params, bundle, title)
     choice = measure(bundle, images, device)
-    graph = engines.export(probability_model(bundle), bundle.image) if choice.engine == "onnx" else b""
+    graph = engines.export(probability_model(bundle), bundle.image) if choice.engine in OF_GRAPH else b""
     path = engine_choice.write(project.engines, digest, choice, graph)
     last = f"{title}: {choice.engine}, batches of {choice.batch_size} → {project.relative(path)}"
     return "\n".join([*_lines(choice), last])
@@ -158,7 +158,7 @@ def _rates(
     made: dict[str, Classifier], images: NDArray[np.uint8], device: torch.device
 ) -> dict[tuple[str, int], list[float]]:
     """Images per second of each engine at each batch size, in rounds: what else the machine does meets all alike."""
-    clock = time.thread_time if device.type == "cpu" else time.perf_counter
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
     # Rows of pixels, as decoding leaves them.
     rows = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
     batches = {size: np.resize(rows, (size, *rows.shape[1:])).transpose(0, 3, 1, 2) for size in BATCH_SIZES}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from calotype.errors import UsageError
-from calotype.learning import engine_choice, engines, network
+from calotype.learning import answers, engine_choice, engines, network
 from calotype.learning.bundle import Bundle
 from calotype.learning.engine_choice import Choice
 from calotype.learning.inference import Classifier
@@ -24,14 +25,14 @@ def images() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (33, 1, 8, 8), dtype=np.uint8)
 
 
-@pytest.mark.parametrize(("engine", "tolerance"), [("onnx", 1e-5), ("bf16", 0.02)])
+@pytest.mark.parametrize(("engine", "tolerance"), [("onnx", 1e-5), ("openvino", 0.02), ("bf16", 0.02)])
 def test_an_engine_answers_as_the_reference_does(
     tiny_bundle: Bundle, images: np.ndarray, engine: str, tolerance: float
 ) -> None:
     expected = Classifier(tiny_bundle, device="cpu", batch_size=64).probabilities(images)
-    answers = Classifier(tiny_bundle, device="cpu", batch_size=7, engine=engine).probabilities(images)
-    assert np.abs(answers - expected).max() <= tolerance
-    np.testing.assert_allclose(answers.sum(axis=1), 1, atol=1e-5)
+    found = Classifier(tiny_bundle, device="cpu", batch_size=7, engine=engine).probabilities(images)
+    assert np.abs(found - expected).max() <= tolerance
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["cnn", "resnet18", "mobilenet_v3_small"])
@@ -47,12 +48,44 @@ def test_networks_for_colour_are_folded_and_exported(values: Params, name: str) 
     images = np.random.default_rng(0).integers(0, 256, (5, 3, 32, 32), dtype=np.uint8)
     expected = engines.build("float32", model, image, CPU, 1)(images)
     assert np.abs(engines.build("onnx", model, image, CPU, 1)(images) - expected).max() < 1e-5
-    assert np.abs(engines.build("bf16", model, image, CPU, 1)(images) - expected).max() < 0.02
+    for engine in ("openvino", "bf16"):
+        assert np.abs(engines.build(engine, model, image, CPU, 1)(images) - expected).max() < 0.02
     assert not [one for one in engines.fold(model.network).modules() if isinstance(one, torch.nn.BatchNorm2d)]
 
 
+def test_close_calls_are_settled_by_the_exact_engine() -> None:
+    asked: list[np.ndarray] = []
+    quick = np.array([[0.5, 0.49, 0.01], [0.2, 0.7, 0.1], [0.3, 0.3, 0.4], [0.01, 0.495, 0.495]], dtype=np.float32)
+    exact = np.array([[0.1, 0.8, 0.1], [0.1, 0.1, 0.8]], dtype=np.float32)
+
+    def settle(images: np.ndarray) -> np.ndarray:
+        asked.append(images)
+        return exact
+
+    images = np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1)
+    found = answers.settled(lambda _: quick.copy(), settle)(images)
+    assert [one.ravel().tolist() for one in asked] == [[0, 3]]
+    np.testing.assert_array_equal(found, [exact[0], quick[1], quick[2], exact[1]])
+
+
+def test_threads_ask_openvino_at_once(tiny_bundle: Bundle) -> None:
+    batches = np.random.default_rng(1).integers(0, 256, (12, 5, 1, 8, 8), dtype=np.uint8)
+    classifier = Classifier(tiny_bundle, device="cpu", batch_size=5, threads=1, engine="openvino")
+    expected = [classifier.probabilities(batch) for batch in batches]
+    with ThreadPoolExecutor(4) as pool:
+        np.testing.assert_array_equal(list(pool.map(classifier.probabilities, batches)), expected)
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 6, 4), (2, 4, 5, 7)])
+def test_the_largest_of_rows_is_what_torch_finds(shape: tuple[int, ...]) -> None:
+    maps = torch.randn(shape).bfloat16().to(memory_format=torch.channels_last)
+    assert torch.equal(engines._PoolOfRows()(maps), torch.nn.functional.max_pool2d(maps, 2))
+
+
 def test_an_unknown_engine_is_refused_by_name(tiny_bundle: Bundle) -> None:
-    with pytest.raises(UsageError, match="engine 'int8' is none for cpu; expected one of float32, onnx, bf16"):
+    with pytest.raises(
+        UsageError, match="engine 'int8' is none for cpu; expected one of float32, onnx, openvino, bf16"
+    ):
         Classifier(tiny_bundle, device="cpu", batch_size=4, engine="int8")
 
 

@@ -93,7 +93,7 @@ def test_workers_change_nothing(tiny_bundle: Bundle, fifteen_files: Path) -> Non
     assert rows_of(tiny_bundle, waiting, 5, workers=1) == rows_of(tiny_bundle, waiting, 5, workers=4)
 
 
-@pytest.mark.parametrize("engine", ["float32", "bf16", "onnx"])
+@pytest.mark.parametrize("engine", ["float32", "bf16", "onnx", "openvino"])
 def test_a_row_says_which_engine_answered(tiny_bundle: Bundle, fifteen_files: Path, engine: str) -> None:
     rows = rows_of(tiny_bundle, list(Folder(fifteen_files)), 4, engine=engine)
     assert {row["engine"] for row in rows} == {engine}
