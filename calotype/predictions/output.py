@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from calotype.errors import UsageError
@@ -70,11 +72,31 @@ def _write_csv(batches: Batches, schema: pa.Schema, file: Path) -> None:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(schema.names)
         for batch in batches:
-            for row in batch.to_pylist():
-                plain = _plain(row)
-                if plain["probabilities"] is not None:
-                    plain["probabilities"] = json.dumps(plain["probabilities"], ensure_ascii=False)
-                writer.writerow(plain.values())
+            columns = {name: batch.column(name) for name in schema.names}
+            columns["confidence"] = _rounded(columns["confidence"])
+            texts = {"probabilities": _texts(columns.pop("probabilities"))}
+            texts |= {name: column.to_pylist() for name, column in columns.items()}
+            writer.writerows(zip(*(texts[name] for name in schema.names), strict=True))
+
+
+def _texts(maps: pa.MapArray) -> list[str | None]:
+    """Maps as JSON, a text for each set of names filled in row by row: `json.dumps` takes three times as long."""
+    ends = maps.offsets.to_pylist()
+    entries = slice(ends[0], ends[-1])
+    names, values = maps.keys[entries].to_pylist(), _rounded(maps.items[entries]).to_pylist()
+    texts: list[str | None] = []
+    known: dict[tuple[str, ...], str] = {}
+    for start, end in pairwise(end - ends[0] for end in ends):
+        key = tuple(names[start:end])
+        if key not in known:
+            quoted = (json.dumps(name, ensure_ascii=False).replace("%", "%%") for name in key)
+            known[key] = "{" + ", ".join(f"{name}: %r" for name in quoted) + "}"
+        texts.append(known[key] % tuple(values[start:end]) if key else None)
+    return texts
+
+
+def _rounded(floats: pa.Array) -> pa.Array:
+    return pc.round(floats.cast(pa.float64()), DIGITS)
 
 
 def _write_jsonl(batches: Batches, _: pa.Schema, file: Path) -> None:
