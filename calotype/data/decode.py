@@ -65,8 +65,8 @@ _FOREIGN = (
     (re.compile(rb"PK\x03\x04"), "a zip archive"),
     (re.compile(rb"version https://git-lfs"), "a pointer of Git LFS: run `git lfs pull`"),
 )
-_JPEG_METADATA = (b"\xff\xe1", b"\xff\xe2")
-"""Markers of EXIF and XMP, which may turn the picture, and of profiles and further pictures (MPO)."""
+_EXIF_OR_XMP, _PROFILE_OR_PICTURES = b"\xff\xe1", b"\xff\xe2"
+"""Markers of JPEG: of what may turn the picture, and of a colour profile or further pictures (MPO)."""
 
 _JPEG_SPACES = {"YCbCr": "RGB", "Gray": "GRAY"}
 _PGM = re.compile(rb"P5\s([1-9]\d{0,5})\s([1-9]\d{0,5})\s255\s")
@@ -125,11 +125,30 @@ def examine(data: bytes, *, max_megapixels: float) -> tuple[Image.Image, Facts]:
     DecodeError
         With a code of ``REJECTIONS``.
     """
+    found, facts = look(data, max_megapixels=max_megapixels)
+    return as_picture(found), facts
+
+
+def look(data: bytes, *, max_megapixels: float) -> tuple[np.ndarray | Image.Image, Facts]:
+    """Decode as `examine` does, and leave the pixels of a plain JPEG as they are: uint8, height × width × 1 or 3.
+
+    Raises
+    ------
+    DecodeError
+        With a code of ``REJECTIONS``.
+    """
     pixels = _read_plain_jpeg(data, max_megapixels)
     if pixels is None:
         return _examine_other(data, max_megapixels)
-    picture = _as_picture(pixels)
-    return picture, Facts(*picture.size, picture.mode, "JPEG")
+    height, width, channels = pixels.shape
+    return pixels, Facts(width, height, "RGB" if channels == 3 else "L", "JPEG")
+
+
+def as_picture(found: np.ndarray | Image.Image) -> Image.Image:
+    """What `look` found, as a picture."""
+    if isinstance(found, np.ndarray):
+        return Image.fromarray(found if found.shape[2] == 3 else found[:, :, 0])
+    return found
 
 
 def _examine_other(data: bytes, max_megapixels: float) -> tuple[Image.Image, Facts]:
@@ -168,7 +187,7 @@ def decode_fitted(data: bytes, image: ImageParams, *, max_megapixels: float) -> 
         return fit(_examine_other(data, max_megapixels)[0], image)
     if pixels.shape == (image.size, image.size, image.channels):
         return pixels.transpose(2, 0, 1)
-    return fit(_as_picture(pixels), image)
+    return fit(as_picture(pixels), image)
 
 
 def fit(picture: Image.Image, image: ImageParams) -> np.ndarray:
@@ -234,7 +253,7 @@ def _read_plain_jpeg(data: bytes, max_megapixels: float) -> np.ndarray | None:
     """Pixels (height, width, 1 or 3) of a whole grey or YCbCr JPEG without metadata; None: Pillow is to look at it."""
     if not (data.startswith(b"\xff\xd8\xff") and data.endswith(b"\xff\xd9")):
         return None
-    if any(marker in data for marker in _JPEG_METADATA):
+    if _EXIF_OR_XMP in data or _PROFILE_OR_PICTURES in data:
         return None
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
@@ -246,10 +265,6 @@ def _read_plain_jpeg(data: bytes, max_megapixels: float) -> np.ndarray | None:
     except ValueError:
         return None
     return pixels
-
-
-def _as_picture(pixels: np.ndarray) -> Image.Image:
-    return Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0])
 
 
 def _sniff(data: bytes) -> str:

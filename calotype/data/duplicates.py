@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from calotype.data import hamming
+from calotype.data.decode import as_picture
 from calotype.data.likeness import SIDE, Claims, Comparison, Indices, Thumbnails, shrink
 from calotype.data.scratch import DiskArray
 
@@ -58,6 +59,7 @@ _VIEWS = [(0, 0), *_SINGLE, (5, 5), (6, 6), *_CORNERS]
 VIEWS = len(_VIEWS)
 """Hashes of a sketch: the picture's own first, then those of the picture less, or plus, a pixel at some edges."""
 
+_GREY = np.array([19595, 38470, 7471], np.float32)  # 65,536ths of red, green and blue: Pillow's
 _LOW = 2**32 - 1
 _OFFERS_AT_ONCE = 2**22
 _OFFERS_OF_A_PORTION = 2**18
@@ -68,16 +70,19 @@ _LARGEST_BLOCK = 2**16
 
 
 class Small(NamedTuple):
-    """What hashing needs of a picture: its grey values at ``SIDE`` × ``SIDE``, and its size unless it is large."""
+    """What hashing needs of a picture: ``SIDE`` × ``SIDE`` × 1 or 3 pixels, and its size unless it is large."""
 
-    grey: NDArray[np.uint8]
+    pixels: NDArray[np.uint8]
     size: tuple[int, int] | None
 
 
-def small(picture: Image.Image) -> Small:
-    """Make a picture small; it is in mode ``L`` or ``RGB``, as `decode` returns."""
+def small(found: Image.Image | NDArray[np.uint8]) -> Small:
+    """Make a picture small; it is in mode ``L`` or ``RGB``, or the pixels of such a one, as `decode.look` returns."""
+    if isinstance(found, np.ndarray) and found.shape[:2] == (SIDE, SIDE):
+        return Small(found, (SIDE, SIDE))
+    picture = as_picture(found)
     grey = np.asarray(shrink(picture).convert("L"))
-    return Small(grey, None if min(picture.size) >= SMALL else picture.size)
+    return Small(grey[:, :, None], None if min(picture.size) >= SMALL else picture.size)
 
 
 def sketches(smalls: Sequence[Small]) -> NDArray[np.uint64]:
@@ -90,12 +95,21 @@ def sketches(smalls: Sequence[Small]) -> NDArray[np.uint64]:
         is large. A row depends on its own picture alone.
     """
     found = np.empty((len(smalls), VIEWS), np.uint64)
-    alike: dict[tuple[int, int] | None, list[int]] = {}
+    alike: dict[tuple[tuple[int, int] | None, int], list[int]] = {}
     for place, one in enumerate(smalls):
-        alike.setdefault(one.size, []).append(place)
-    for size, places in alike.items():
-        found[places] = _hashes(np.array([smalls[place].grey for place in places], np.float32), size)
+        alike.setdefault((one.size, one.pixels.shape[2]), []).append(place)
+    for (size, _), places in alike.items():
+        found[places] = _hashes(_greys(np.array([smalls[place].pixels for place in places])), size)
     return found
+
+
+def _greys(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Grey values of pictures (N, H, W, 1 or 3): of colour the 8 bits that Pillow rounds to, by ITU-R 601."""
+    if pixels.shape[3] == 1:
+        return pixels[..., 0].astype(np.float32)
+    # Whole numbers below 2²⁴: exact in float32.
+    weighted = pixels.reshape(-1, 3).astype(np.float32) @ _GREY + 32768
+    return np.asarray(np.floor(weighted / 65536).reshape(pixels.shape[:3]))
 
 
 def sketch(picture: Image.Image) -> NDArray[np.uint64]:

@@ -7,6 +7,7 @@ not grow with the source.
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections import Counter, deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,7 +21,7 @@ import polars as pl
 from calotype import console
 from calotype.data import duplicates
 from calotype.data.dataset import threads
-from calotype.data.decode import DecodeError, Facts, examine
+from calotype.data.decode import DecodeError, Facts, look
 from calotype.data.duplicates import VIEWS, Small, small
 from calotype.data.scratch import DiskArray
 from calotype.data.shards import Writer
@@ -170,6 +171,7 @@ def take_in(
     """
     gathered = _Gathered()
     sketches = DiskArray((source.count, VIEWS), np.uint64, scratch)
+    waiting: list[bytes] = []
     checked = _checked(source, known, max_megapixels)
     for image, data, verdict in console.track(checked, prefix=prefix, unit="images", total=source.count):
         if verdict.rejection is not None:
@@ -184,11 +186,19 @@ def take_in(
         assert data is not None
         is_known = verdict.image_id in known.pixels
         shard = None if is_known else writer.add(verdict.image_id, data, verdict.facts.format)
-        hashes = np.frombuffer(verdict.sketch, np.uint64)
-        gathered.facts.add(*verdict.facts, len(data), shard, int(hashes[0]))
-        sketches[number] = hashes
+        gathered.facts.add(*verdict.facts, len(data), shard, int.from_bytes(verdict.sketch[:8], sys.byteorder))
+        waiting.append(verdict.sketch)
+        if len(waiting) == _ROWS_AT_ONCE:
+            _keep(sketches, len(gathered.facts), waiting)
+    _keep(sketches, len(gathered.facts), waiting)
     writer.close()
     return gathered.finish(sketches)
+
+
+def _keep(sketches: DiskArray, count: int, waiting: list[bytes]) -> None:
+    """Write the last of so many sketches to their place."""
+    sketches[count - len(waiting) : count] = np.frombuffer(b"".join(waiting), np.uint64).reshape(-1, VIEWS)
+    waiting.clear()
 
 
 def check(pieces: Sequence[Piece], known: Known, max_megapixels: float) -> list[Verdict]:
@@ -196,13 +206,14 @@ def check(pieces: Sequence[Piece], known: Known, max_megapixels: float) -> list[
     verdicts = []
     smalls: dict[int, Small] = {}
     for place, (_, data, reason) in enumerate(pieces):
-        verdict, look = _check(data, reason, known, max_megapixels)
+        verdict, made_small = _check(data, reason, known, max_megapixels)
         verdicts.append(verdict)
-        if look is not None:
-            smalls[place] = look
+        if made_small is not None:
+            smalls[place] = made_small
     # All at once: the arithmetic of one picture is less work than calling for it.
     for place, hashes in zip(smalls, duplicates.sketches(list(smalls.values())), strict=True):
-        verdicts[place] = verdicts[place]._replace(sketch=hashes.tobytes())
+        image_id, facts, _, rejection = verdicts[place]
+        verdicts[place] = Verdict(image_id, facts, hashes.tobytes(), rejection)
     return verdicts
 
 
@@ -215,10 +226,10 @@ def _check(data: bytes | None, reason: str, known: Known, max_megapixels: float)
     if pixels is not None and pixels <= max_megapixels * 1e6 and image_id not in known.unhashed:
         return Verdict(image_id, None, b"", None), None
     try:
-        picture, facts = examine(data, max_megapixels=max_megapixels)
+        found, facts = look(data, max_megapixels=max_megapixels)
     except DecodeError as error:
         return Verdict(image_id, None, b"", (error.code, error.reason)), None
-    return Verdict(image_id, facts, b"", None), small(picture)
+    return Verdict(image_id, facts, b"", None), small(found)
 
 
 def _checked(

@@ -40,10 +40,13 @@ def folder_tree(root: Path) -> Tree:
 def read_file(path: str | Path, limit: int = MAX_FILE_BYTES) -> bytes:
     """Read a file of at most ``limit`` bytes, or raise `Unreadable`."""
     try:
-        # Unbuffered, and of the size that it has: `read(limit)` would make room for the limit each time.
+        # Unbuffered, in one call for a file of the size that it says: `read(limit)` would make room for the limit.
         with FileIO(path) as file:
-            is_small = os.fstat(file.fileno()).st_size <= limit
-            data = file.readall() if is_small else b""
+            size = os.fstat(file.fileno()).st_size
+            is_small = size <= limit
+            data = file.read(size + 1) if is_small else b""
+            if is_small and len(data) != size:
+                data += file.readall()
     except (OSError, ValueError) as error:
         raise Unreadable(getattr(error, "strerror", None) or str(error)) from error
     if not is_small or len(data) > limit:

@@ -192,6 +192,13 @@ def test_a_picture_has_the_sketch_that_it_has_alone(size: tuple[int, int]) -> No
     assert np.array_equal(together, [duplicates.sketch(picture) for picture in pictures])
 
 
+@pytest.mark.parametrize("shape", [(32, 32, 3), (32, 32, 1), (40, 32, 3), (120, 100, 1)])
+def test_pixels_have_the_sketch_of_their_picture(shape: tuple[int, int, int]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    picture = Image.fromarray(pixels if shape[2] == 3 else pixels[:, :, 0])
+    assert np.array_equal(duplicates.sketches([duplicates.small(pixels)])[0], sketch(picture))
+
+
 def test_a_hash_is_the_first_of_its_sketch_and_large_pictures_have_one_view() -> None:
     small, large = drawing(1), drawing(1, size=200)
     assert sketch(small).shape == (VIEWS,)
