@@ -137,15 +137,15 @@ def _reflected(position: Tensor, size: int) -> Tensor:
 
 def _crop(images: Tensor, chosen: Tensor, flips: Tensor, shifts: Tensor, crops: Tensor, size: int) -> Tensor:
     """One affine map for flip, shift and crop, so that pixels are interpolated once."""
-    matrices = torch.zeros(len(chosen), 2, 3)
-    scales, places = crops[:, :2], crops[:, 2:]
-    matrices[:, 0, 0] = torch.where(flips, -scales[:, 0], scales[:, 0])
-    matrices[:, 1, 1] = scales[:, 1]
+    pixel = (torch.arange(size) * 2 + 1) / size - 1
+    scales, places = crops[:, :2, None], crops[:, 2:, None]
     # Down and right in pixels; across and down between -1 and 1.
-    matrices[:, :, 2] = shifts.flip(1) * (2 / size) + places * (1 - scales)
+    offsets = shifts.flip(1)[:, :, None] * (2 / size) + places * (1 - scales)
+    across = torch.where(flips[:, None], -pixel, pixel) * scales[:, 0] + offsets[:, 0]
+    down = pixel * scales[:, 1] + offsets[:, 1]
+    grid = torch.empty(len(chosen), size, size, 2, device=images.device)
+    grid[..., 0], grid[..., 1] = across.to(images.device)[:, None, :], down.to(images.device)[:, :, None]
     taken = images.index_select(0, chosen.to(images.device)).float()
-    shape = [len(chosen), images.shape[1], size, size]
-    grid = F.affine_grid(matrices.to(images.device), shape, align_corners=False)
     cropped = F.grid_sample(taken, grid, padding_mode="reflection", align_corners=False)
     return cropped.round_().to(torch.uint8).contiguous(memory_format=torch.channels_last)
 

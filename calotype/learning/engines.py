@@ -23,7 +23,7 @@ from torch.jit._trace import TracerWarning
 from calotype.errors import CalotypeError, UsageError
 from calotype.learning.answers import GRAPH_ENGINES, Answer, settled
 from calotype.learning.engine_names import REFERENCE, names
-from calotype.learning.network import Probabilities
+from calotype.learning.network import Probabilities, normalised
 from calotype.params import ImageParams
 
 
@@ -90,12 +90,8 @@ class Bfloat16(nn.Module):
         self.register_buffer("shift", (-model.mean / model.std).flatten())
 
     def forward(self, images: Tensor) -> Tensor:
-        count, channels, height, width = images.shape
-        # Rows of width × channels: broadcasting over three channels alone would cost as much as a convolution.
-        rows = images.permute(0, 2, 3, 1).reshape(count, height, width * channels).float()
-        rows = torch.addcmul(self.shift.repeat(width), rows, self.scale.repeat(width)).bfloat16()
-        normalised = rows.view(count, height, width, channels).permute(0, 3, 1, 2)
-        return torch.softmax(self.network(normalised).float() / self.temperature, dim=1)
+        found = self.network(normalised(images, self.scale, self.shift).bfloat16())
+        return torch.softmax(found.float() / self.temperature, dim=1)
 
 
 def fold(network: nn.Module) -> nn.Module:

@@ -65,6 +65,17 @@ class GreyAsColour(nn.Module):
         return images.expand(-1, 3, -1, -1)
 
 
+def normalised(images: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """Multiply uint8 images (N, C, H, W) by ``scale`` and add ``shift``, both by channel (C,): float32, channels last.
+
+    In rows of width × channels: broadcasting over three channels alone would cost as much as a convolution.
+    """
+    count, channels, height, width = images.shape
+    rows = images.permute(0, 2, 3, 1).reshape(count, height, width * channels).float()
+    rows = torch.addcmul(shift.repeat(width), rows, scale.repeat(width))
+    return rows.view(count, height, width, channels).permute(0, 3, 1, 2)
+
+
 class Probabilities(nn.Module):
     """From stored images to class probabilities: normalisation, network, temperature and softmax in one module.
 

@@ -20,6 +20,7 @@ from calotype.errors import CalotypeError
 from calotype.learning.augment import augment, draw, flips_of, phases
 from calotype.learning.device import holds_resident, uses_bf16
 from calotype.learning.fast import PATCHES_FROM, Fast
+from calotype.learning.network import normalised
 from calotype.learning.optimization import build_optimizer, learning_rate
 from calotype.learning.ranks import ALONE, Ranks
 from calotype.learning.small_maps import multiplied
@@ -134,7 +135,7 @@ class Trainer:
         self.steps_per_epoch = max(1, len(training_set) // train.batch_size)
         # One multiplication and one addition for (x / 255 - mean) / std.
         mean, std = torch.tensor(statistics.mean, device=device), torch.tensor(statistics.std, device=device)
-        self._scale, self._shift = (1 / (255 * std)).view(1, -1, 1, 1), (-mean / std).view(1, -1, 1, 1)
+        self._scale, self._shift = 1 / (255 * std), -mean / std
         self._fill = (mean * 255).round().to(torch.uint8)
         self._size = validation_set.images.shape[-1]
         self._phases = phases(len(training_set), train.seed)
@@ -216,8 +217,7 @@ class Trainer:
         return self._normalised(_sent(data.images[place], self.device)), data.labels[place].to(self.device)
 
     def _normalised(self, images: Tensor) -> Tensor:
-        floats = images.to(self.device, torch.float32, memory_format=torch.channels_last)
-        return floats.mul_(self._scale).add_(self._shift)
+        return normalised(images.to(self.device), self._scale, self._shift)
 
     def _step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """One step of the optimizer; a GPU without memory for the batch takes it in halves and adds the gradients.
