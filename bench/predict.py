@@ -11,7 +11,6 @@ the process tree: the whole command, and the loop alone, after imports and the l
 from __future__ import annotations
 
 import argparse
-import csv
 import shutil
 import statistics
 from collections.abc import Callable, Iterable, Mapping
@@ -19,6 +18,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import polars as pl
 
 from bench import cases
 from bench.cases import CACHE, RECIPE
@@ -112,7 +113,7 @@ def _our_commands(setting: Setting) -> dict[str, Side]:
     sides = {}
     for engine in engines():
         name = f"{OURS}, {engine}"
-        words = ("calotype", "predict", setting.images, "--to", setting.out / f"{name}.csv")
+        words = ("calotype", "predict", setting.images, "--to", setting.out / f"{name}.parquet")
         sides[name] = Side(FILES, partial(_ours, setting, engine, words))
     return sides
 
@@ -125,7 +126,7 @@ def _our_loops(setting: Setting) -> dict[str, Side]:
     sides = {}
     for engine in engines():
         name = f"{OURS}, {engine}, loop"
-        words = ("bench.ours.predict_loop", few, setting.images, setting.out / f"{name}.csv", engine)
+        words = ("bench.ours.predict_loop", few, setting.images, setting.out / f"{name}.parquet", engine)
         sides[name] = Side(FILES, partial(_ours, setting, engine, words))
     return sides
 
@@ -227,7 +228,7 @@ def equal_labels(setting: Setting, names: Iterable[str]) -> dict[str, float]:
     truth = _labels(setting.out / LOADER / "predictions.csv")
     shares = {}
     for name in names:
-        ours = setting.out / f"{name}.csv"
+        ours = setting.out / f"{name}.parquet"
         given = _labels(ours if ours.exists() else setting.out / name / "predictions.csv")
         if truth and given and name not in (LOADER, YOLO):
             shares[name] = sum(label == truth[file] for file, label in given.items()) / len(given)
@@ -241,8 +242,8 @@ def _labels(table: Path) -> dict[str, str]:
     """The label of each ``class/file``; empty without a table."""
     if not table.exists():
         return {}
-    with table.open(newline="") as file:
-        return {"/".join(Path(row["path"]).parts[-2:]): row["label"] for row in csv.DictReader(file)}
+    rows = pl.read_parquet(table) if table.suffix == ".parquet" else pl.read_csv(table, infer_schema=False)
+    return {"/".join(Path(path).parts[-2:]): label for path, label in rows.select("path", "label").iter_rows()}
 
 
 def _result(run: Run) -> Any:
