@@ -7,8 +7,15 @@ import torch
 from calotype.errors import ParamsError
 
 
-def choose_device(wanted: str) -> torch.device:
+def choose_device(wanted: str, named: str = "train.device") -> torch.device:
     """Turn ``auto | cpu | cuda | mps`` into a device.
+
+    Parameters
+    ----------
+    wanted
+        One of these words.
+    named
+        Where it was said, for the error.
 
     Raises
     ------
@@ -18,11 +25,9 @@ def choose_device(wanted: str) -> torch.device:
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if wanted == "auto":
         return torch.device(next(name for name, present in there.items() if present))
-    if not there[wanted]:
+    if not there.get(wanted):
         present = ", ".join(name for name, is_there in there.items() if is_there)
-        raise ParamsError(
-            f"train.device: found {wanted!r}, which this machine lacks; here there is {present}, or auto."
-        )
+        raise ParamsError(f"{named}: found {wanted!r}, which this machine lacks; here there is {present}, or auto.")
     return torch.device(wanted)
 
 

@@ -132,7 +132,8 @@ def predict_to_file(
     Raises
     ------
     UsageError
-        If the output's suffix is unknown, the source has no known form, or there is no champion.
+        If the output's suffix is unknown, the source has no known form, the device is not there, or there is no
+        champion.
     DataError
         If the source holds nothing to predict.
     """
@@ -141,10 +142,13 @@ def predict_to_file(
     total = waiting.count()
     if not total:
         raise DataError(f"{source}: found {waiting.found()}; expected images to predict. Put some there.")
+    means = means or Means()
+    if means.device:
+        means = replace(means, device=_device(means.device, "--device"))
     champion = known_champion(project, params.name) or _champion(project, params)
     tally = Tally()
     tracked = track(waiting, prefix="predict", unit="images", total=total)
-    rows = _rows(project, params, tracked, champion, tally, means or Means())
+    rows = _rows(project, params, tracked, champion, tally, means)
     output.write(rows, SCHEMA, to)
     return PredictionSummary(
         files=tally.predicted + tally.rejected.total(),
@@ -274,13 +278,13 @@ def _rows(
         yield rows
 
 
-def _device(wanted: str) -> str:
+def _device(wanted: str, named: str = "train.device") -> str:
     """The kind of device that answers; torch is asked only where there may be more than a CPU."""
     if wanted == "cpu" or (wanted == "auto" and not machine.may_have_gpu()):
         return "cpu"
     from calotype.learning.device import choose_device
 
-    return choose_device(wanted).type
+    return choose_device(wanted, named).type
 
 
 def _classifier_by_torch(champion: Champion, engine: str, device: str, batch_size: int, threads: int) -> Classifies:

@@ -42,7 +42,7 @@ SCHEMA = pa.schema(
         pa.field("model_name", pa.string(), nullable=False),
         pa.field("model_version", pa.int64(), nullable=False),
         pa.field("run_id", pa.string(), nullable=False),
-        # How the network was run: a key of `learning.engine_names.TOLERANCES`.
+        # How the network was run: a key of `learning.engine_names.TOLERANCES`; null where it was not.
         pa.field("engine", pa.string()),
     ]
 )
@@ -211,7 +211,7 @@ def classify(batch: Prepared, classifier: Classifies, model: Model) -> pa.Record
         "model_name": pa.repeat(model.name, count),
         "model_version": pa.repeat(pa.scalar(model.version, pa.int64()), count),
         "run_id": pa.repeat(model.run_id, count),
-        "engine": pa.repeat(classifier.engine, count),
+        "engine": pa.array([classifier.engine]).take(_spread(np.zeros(is_predicted.sum(), np.int8), is_predicted)),
     }
     return pa.RecordBatch.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 

@@ -172,7 +172,8 @@ def _of_image(project: Project, file: Path, images: bool) -> Trace:
     image_id = sha256_of(file)
     rows = _rows(project, image_id=image_id)
     shown, chains = _chains(project, rows, images)
-    never = f"{file} was never predicted: no row of {project.relative(project.predictions)} has its SHA-256"
+    table = project.relative(project.predictions)
+    never = f"{file} is in no scheduled prediction: no row of {table} has its SHA-256 (files of --to are not read)"
     missing = {} if rows else {"predictions": never}
     return Trace("image", str(file), shown, None, _in_dataset(project, image_id), chains, missing)
 

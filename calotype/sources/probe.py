@@ -78,8 +78,10 @@ def look(source: Source, *, max_megapixels: float) -> Facts:
     """
     classes = Counter(image.label for image in source.images)
     if len(classes) < 2:
+        left_out = ", ".join(f"{count:,} {reason}" for reason, count in sorted(source.ignored.items()))
         raise DataError(
-            f"one class ({', '.join(classes) or 'none'}); expected at least two. Add images of another class."
+            f"one class ({', '.join(classes) or 'none'}); expected at least two"
+            f"{f' (left out: {left_out})' if left_out else ''}. Add images of another class."
         )
     pictures: list[tuple[tuple[int, int], bool]] = []
     failures: list[str] = []

@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 from calotype import params
-from calotype.errors import DataError, UsageError
+from calotype.errors import DataError, ParamsError, UsageError
 from calotype.params import Params
 from calotype.predictions import output, prediction, prediction_table
 from calotype.predictions.prediction import Means, predict_inbox, predict_to_file
@@ -126,6 +126,13 @@ def test_a_wrong_suffix_is_refused_before_anything_is_read(
 ) -> None:
     with pytest.raises(UsageError, match=r"--to out\.txt: found the suffix '\.txt'"):
         predict_to_file(champion_project, at, tmp_path / "absent", Path("out.txt"))
+
+
+def test_a_device_that_is_not_there_is_refused_by_the_option_that_named_it(
+    champion_project: Project, at: Params, inbox: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ParamsError, match=r"^--device: found 'abacus', which this machine lacks; here there is .*cpu"):
+        predict_to_file(champion_project, at, inbox, tmp_path / "out.csv", Means(device="abacus"))
 
 
 def test_a_second_night_appends_only_what_is_new(night: Project, at: Params, inbox: Path) -> None:

@@ -104,7 +104,7 @@ def test_an_image_that_was_never_predicted_says_so(predicted: Project) -> None:
     assert not found.rows
     assert found.image["label"] == "1"
     assert not found.is_whole
-    assert "was never predicted" in found.missing["predictions"]
+    assert "is in no scheduled prediction" in found.missing["predictions"]
     assert found.as_json()["missing"] == {"predictions": found.missing["predictions"]}
 
 
