@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 BIN := .venv/bin
 # Two processes share out the test files, the slow ones first (tests/conftest.py).
-SHARED := -n 3 --dist loadfile --no-loadscope-reorder
+SHARED := -n 2 --dist loadfile --no-loadscope-reorder
 READY := .venv/ready
 
 help: ## List the targets
