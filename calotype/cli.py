@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from calotype import __version__, lean
+from calotype import __version__
 from calotype.errors import CalotypeError, UsageError
 
 
@@ -222,6 +222,8 @@ def predict(
     workers: Annotated[str, typer.Option(help="Threads that read, decode and classify; auto: one a core")] = "auto",
 ) -> None:
     """Classify images with the champion: one row per file, always"""
+    from calotype import lean
+
     lean.spare_pandas()
     from calotype.predictions import prediction
 

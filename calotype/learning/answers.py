@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from calotype import machine
 from calotype.learning.bundle import Bundle
-from calotype.learning.engine_names import CLOSE
+from calotype.learning.engine_names import CLOSE, OF_GRAPH
 
 Answer = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """From uint8 images (N, C, S, S) to probabilities (N, K); quick where the pixels of a row lie together (NHWC)."""
@@ -103,7 +103,9 @@ def _filled(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.concatenate([rows, np.zeros((missing, *rows.shape[1:]), dtype=np.uint8)]) if missing else rows
 
 
-GRAPH_ENGINES: dict[str, Callable[[bytes, int], Answer]] = {"onnx": by_onnxruntime, "openvino": by_openvino}
+GRAPH_ENGINES: dict[str, Callable[[bytes, int], Answer]] = dict(
+    zip(OF_GRAPH, (by_onnxruntime, by_openvino), strict=True)
+)
 """Engines that need a graph alone, and threads; on a CPU."""
 
 
