@@ -143,6 +143,24 @@ class PredictParams(_Section):
     """Batch prediction."""
 
     batch_size: Count = Field(examples=[256])
+    settle_s: NonNegative = Field(examples=[5])
+    shadow: bool = Field(examples=[False])
+
+
+class MonitorParams(_Section):
+    """What is held against the champion in production."""
+
+    alpha: Fraction = Field(gt=0, examples=[0.01])
+    min_images: Annotated[int, Field(ge=20)] = Field(examples=[100])
+    windows: Count = Field(examples=[2])
+    of_last: Count = Field(examples=[3])
+    min_accuracy: Fraction = Field(examples=[0.8])
+
+    @model_validator(mode="after")
+    def _ask_for_windows_that_there_are(self) -> Self:
+        if self.windows > self.of_last:
+            raise ValueError(f"windows is {self.windows}; expected at most of_last, {self.of_last}")
+        return self
 
 
 class Params(_Section):
@@ -159,6 +177,7 @@ class Params(_Section):
     audit: AuditParams
     promote: PromoteParams
     predict: PredictParams
+    monitor: MonitorParams
     card: CardParams
 
 

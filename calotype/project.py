@@ -95,20 +95,23 @@ class Project:
         return self.root / ".services"
 
     @property
-    def inbox(self) -> Path:
-        """Folder that the scheduled batch prediction reads (``CALOTYPE_PREDICT_INBOX``)."""
-        return self._place("CALOTYPE_PREDICT_INBOX", "data/inbox")
+    def inbox(self) -> str:
+        """Folder or fsspec URL that the scheduled batch prediction reads (``CALOTYPE_PREDICT_INBOX``)."""
+        return self._place("CALOTYPE_PREDICT_INBOX")
 
     @property
-    def predictions(self) -> Path:
-        """The Delta table of scheduled predictions (``CALOTYPE_PREDICT_OUTPUT``)."""
-        return self._place("CALOTYPE_PREDICT_OUTPUT", "data/predictions")
+    def predictions(self) -> str:
+        """Folder or URL below which the Delta tables of production lie (``CALOTYPE_PREDICT_OUTPUT``)."""
+        return self._place("CALOTYPE_PREDICT_OUTPUT")
 
     @property
     def ledger(self) -> str:
         """The Delta table of promotions, a folder or a URL (``CALOTYPE_LEDGER``)."""
-        named = os.environ.get("CALOTYPE_LEDGER") or "mlruns/ledger"
-        return named if "://" in named else str(self.resolve(named))
+        return self._place("CALOTYPE_LEDGER")
+
+    def table(self, name: str) -> str:
+        """A table of production by its name: ``predictions``, ``files``, ``labels``, ``windows``."""
+        return f"{self.predictions.rstrip('/')}/{name}"
 
     @property
     def tracking_uri(self) -> str:
@@ -119,12 +122,16 @@ class Project:
         """Make a path of params.yaml absolute: relative ones start at the project's folder."""
         return self.root / Path(path).expanduser()
 
-    def relative(self, path: Path) -> str:
-        """Show a path the way a person in the project's folder would type it."""
+    def relative(self, path: Path | str) -> str:
+        """Show a path the way a person in the project's folder would type it; a URL as it is."""
+        if "://" in str(path):
+            return str(path)
+        path = Path(path)
         return str(path.relative_to(self.root)) if path.is_relative_to(self.root) else str(path)
 
-    def _place(self, variable: str, default: str) -> Path:
-        return self.resolve(os.environ.get(variable) or default)
+    def _place(self, variable: str) -> str:
+        named = os.environ.get(variable) or PLACES[variable]
+        return named if "://" in named else str(self.resolve(named))
 
 
 PLACES = {
