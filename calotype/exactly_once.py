@@ -1,8 +1,8 @@
 """Rows that a Delta table takes once each, however many writers bring them at a time.
 
 An append is a compare-and-swap (`calotype.delta`): of several writers that read the same rows one commits; the others
-read again, leave out what is there by now, and try again. A commit's rows carry its moment, which rises from each commit
-to the next, whatever the writers' clocks say: half-open windows over it lose no row and show none twice.
+read again, leave out what is there by now, and try again. A commit's rows carry its moment, which rises from each
+commit to the next, whatever the writers' clocks say: half-open windows over it lose no row and show none twice.
 """
 
 from __future__ import annotations
