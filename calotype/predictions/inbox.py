@@ -212,8 +212,6 @@ def _looked_at(waiting: Waiting) -> Waiting:
         found = os.stat(waiting.file)  # noqa: PTH116 - of a million files, each as a Path costs seconds
     except OSError:
         return replace(waiting, size=None, mtime_us=None, changed_us=None)
-    changed_us = found.st_ctime_ns // 1000
-    # What may not be read is tried again when its permissions change, which its own time does not tell.
-    is_readable = os.access(waiting.file, os.R_OK)
-    mtime_us = found.st_mtime_ns // 1000 if is_readable else changed_us
-    return replace(waiting, size=found.st_size, mtime_us=mtime_us, changed_us=changed_us)
+    # A version that may not be read is another one than the same that may: it is tried again.
+    mtime_us = found.st_mtime_ns // 1000 if os.access(waiting.file, os.R_OK) else None
+    return replace(waiting, size=found.st_size, mtime_us=mtime_us, changed_us=found.st_ctime_ns // 1000)

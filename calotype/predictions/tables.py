@@ -59,6 +59,7 @@ FILES = Kind(
             pa.field("path", pa.string(), nullable=False),
             # Null for what is no file.
             pa.field("size", pa.int64()),
+            # Null also for what may not be read: once it may, that is another version.
             pa.field("mtime", _MOMENT),
             # Null for what could not be read.
             pa.field("image_id", pa.string()),
