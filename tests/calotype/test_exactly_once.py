@@ -99,7 +99,7 @@ def test_moments_rise_from_commit_to_commit_though_a_clock_goes_back(
 ) -> None:
     class Late(datetime):
         @classmethod
-        def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
+        def now(cls, tz: object = None) -> datetime:  # type: ignore[override]  # noqa: ARG003
             return datetime(2020, 1, 1, tzinfo=UTC)
 
     append(place, SIGHTINGS, rows_of(["a", "b"]))

@@ -144,9 +144,8 @@ def test_the_same_picture_in_two_folders_has_one_answer_and_two_files(night: Pro
     done = predict_inbox(night, at, inbox=str(inbox))
     assert (done.new, done.appended) == (30, 10)
     assert answers(night).height == 10
-    assert (
-        files(night).filter(pl.col("status") == "predicted")["image_id"].value_counts()["count"].to_list() == [2] * 10
-    )
+    predicted = files(night).filter(pl.col("status") == "predicted")
+    assert predicted["image_id"].value_counts()["count"].to_list() == [2] * 10
 
 
 def test_what_could_not_be_read_is_tried_again_when_it_changes(night: Project, at: Params, inbox: Path) -> None:

@@ -33,7 +33,7 @@ def predicted(champion_project: Project, fifteen_files: Path, tmp_path_factory: 
     project = Project(tmp_path_factory.mktemp("predicted") / "project")
     shutil.copytree(champion_project.root, project.root, symlinks=True)
     shutil.copytree(fifteen_files, project.inbox, symlinks=True)
-    (project.inbox / "learned.pgm").write_bytes((project.root / LEARNED).read_bytes())
+    (Path(project.inbox) / "learned.pgm").write_bytes((project.root / LEARNED).read_bytes())
     scheduled.predict_inbox(project, params.load(project.params))
     return project
 
@@ -88,7 +88,7 @@ def test_an_image_file_is_found_by_its_content_and_says_whether_the_model_learne
     predicted: Project, batch_id: str, tmp_path: Path
 ) -> None:
     copy = tmp_path / "another name.pgm"
-    copy.write_bytes((predicted.inbox / "learned.pgm").read_bytes())
+    copy.write_bytes((Path(predicted.inbox) / "learned.pgm").read_bytes())
     found = follow(predicted, str(copy))
     assert [row["path"] for row in found.rows] == ["learned.pgm"]
     split = split_of(predicted, LEARNED)
