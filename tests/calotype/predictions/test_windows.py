@@ -66,24 +66,18 @@ class Inbox:
             twin, changed = self.random.choice(earlier), self.random.choice(earlier)
             self._lay(f"twins/{window:02}.png", twin.read_bytes())
             self._lay(str(changed.relative_to(self.root)), self._picture())
-        late = self._lay(f"late/{window:02}.png", self._picture())
-        os.utime(late, (window, window))
-        self._note(late)
+        self._lay(f"late/{window:02}.png", self._picture(), changed_at=window)
         self._lay(f"bad/{window:02}.png", b"no picture, window %d" % window)
 
-    def _lay(self, name: str, data: bytes) -> Path:
+    def _lay(self, name: str, data: bytes, changed_at: int | None = None) -> None:
         path = self.root / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(data)
+        if changed_at is not None:
+            os.utime(path, (changed_at, changed_at))
         if data[:1] == b"\x89":
             self.contents.add(sha256(data).hexdigest())
-        if not name.startswith("late"):
-            self._note(path)
-        return path
-
-    def _note(self, path: Path) -> None:
         found = path.stat()
-        name = path.relative_to(self.root).as_posix()
         self.versions.add((name, found.st_size, found.st_mtime_ns // 1000))
 
     def _picture(self) -> bytes:
