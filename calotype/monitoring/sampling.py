@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import DeltaTable
 
+from calotype import exactly_once
 from calotype.errors import DataError
 from calotype.monitoring.shifts import Sample
 from calotype.predictions.tables import CHAMPION
@@ -19,7 +20,6 @@ from calotype.predictions.tables import CHAMPION
 LARGEST = 10_000
 """Images of a window that are compared: a fair sample, because an image_id is a digest of what the image shows."""
 
-ROWS_AT_ONCE = 8192
 COLUMNS = ("image_id", "path", "label", "confidence", "embedding", "mean", "contrast", "sharpness")
 _AFTER = timedelta(microseconds=1)
 
@@ -57,7 +57,7 @@ def waiting(table: DeltaTable, model_name: str, ends: dict[int, datetime]) -> li
         Where the last window of each version ended.
     """
     commits: Counter[tuple[int, datetime]] = Counter()
-    for batch in _batches(table, ["model_version", "predicted_at"], _of(model_name)):
+    for batch in exactly_once.batches(table, ["model_version", "predicted_at"], _of(model_name)):
         commits.update(_counted(batch))
     spans = []
     for version in {version for version, _ in commits}:
@@ -84,14 +84,11 @@ def read(table: DeltaTable, model_name: str, span: Span, classes: Sequence[str])
     DataError
         If a label is none of the classes.
     """
-    import pyarrow.compute as pc
-    import pyarrow.dataset as ds
-
-    at = ds.field("predicted_at")
-    inside = (ds.field("model_version") == span.model_version) & (at >= span.start) & (at < span.end)
+    at = pc.field("predicted_at")
+    inside = (pc.field("model_version") == span.model_version) & (at >= span.start) & (at < span.end)
     held: list[pa.RecordBatch] = []
     largest: str | None = None
-    for batch in _batches(table, list(COLUMNS), _of(model_name) & inside):
+    for batch in exactly_once.batches(table, COLUMNS, _of(model_name) & inside):
         kept = batch if largest is None else batch.filter(pc.less_equal(batch["image_id"], largest))
         held.append(kept)
         if sum(map(len, held)) > 2 * LARGEST:
@@ -100,16 +97,8 @@ def read(table: DeltaTable, model_name: str, span: Span, classes: Sequence[str])
     return _predictions(pa.Table.from_batches(_smallest(held)), classes)
 
 
-def _of(model_name: str) -> Any:
-    import pyarrow.dataset as ds
-
-    return (ds.field("role") == CHAMPION) & (ds.field("model_name") == model_name)
-
-
-def _batches(table: DeltaTable, columns: list[str], condition: Any) -> Any:
-    return table.to_pyarrow_dataset().to_batches(
-        columns=columns, filter=condition, batch_size=ROWS_AT_ONCE, batch_readahead=1, fragment_readahead=1
-    )
+def _of(model_name: str) -> pc.Expression:
+    return (pc.field("role") == CHAMPION) & (pc.field("model_name") == model_name)
 
 
 def _counted(batch: pa.RecordBatch) -> dict[tuple[int, datetime], int]:

@@ -125,8 +125,8 @@ def compare(reference: Sample, window: Sample, classes: Sequence[str], alpha: fl
         two_sample.class_mix(counts[0], counts[1], permutations, random),
         two_sample.distribution(reference.confidence, window.confidence, random),
     ]
-    for place in range(len(MEASURES)):
-        found.append(two_sample.distribution(reference.appearance[:, place], window.appearance[:, place], random))
+    measures = zip(reference.appearance.T, window.appearance.T, strict=True)
+    found += [two_sample.distribution(before, now, random) for before, now in measures]
     adjusted = holm([one.p for one in found])
     shifts = (
         Shift(test, one.statistic, one.p, p_holm, one.effect)

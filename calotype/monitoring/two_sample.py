@@ -145,9 +145,9 @@ def class_mix(reference: Ints, window: Ints, permutations: int, random: np.rando
 
 
 def distribution(reference: Floats, window: Floats, random: np.random.Generator) -> Found:
-    """Kolmogorov and Smirnov's test of single numbers; the effect is the difference of the means, window less reference.
+    """Kolmogorov and Smirnov's test of single numbers; the effect is the difference of the means.
 
-    Its interval is the bootstrap's (Efron & Tibshirani 1993, chapter 13), each sample resampled by itself.
+    That of the window less that of the reference. Its interval is the bootstrap's (Efron & Tibshirani 1993, chapter 13), each sample resampled by itself.
 
     Parameters
     ----------
@@ -163,7 +163,8 @@ def distribution(reference: Floats, window: Floats, random: np.random.Generator)
 def _squares(labels: NDArray[np.float32], features: NDArray[np.float32]) -> NDArray[np.float64]:
     """Squared length of the sum of the window's features, for each row of labels."""
     sums = labels @ features
-    return np.einsum("pf,pf->p", sums, sums, dtype=np.float64)
+    squares: NDArray[np.float64] = np.einsum("pf,pf->p", sums, sums, dtype=np.float64)
+    return squares
 
 
 def _median_distance(vectors: NDArray[np.float64]) -> float:
