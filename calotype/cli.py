@@ -271,7 +271,12 @@ def monitor() -> None:
     from calotype.monitoring import monitor as monitoring
 
     project, values = _project_and_params()
-    typer.echo(monitoring.monitor(project, values).summary())
+    monitored = monitoring.monitor(project, values)
+    typer.echo(monitored.summary())
+    if monitored.windows:
+        from calotype.monitoring import runs
+
+        runs.record(project, values, project.resolve(monitored.page))
 
 
 @app.command(rich_help_panel=MODELS)

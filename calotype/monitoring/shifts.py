@@ -21,7 +21,7 @@ TESTS = (EMBEDDING, CLASSES, CONFIDENCE, *MEASURES)
 """The family, in the order in which it is shown."""
 
 TITLES = {
-    EMBEDDING: "Content (embeddings)",
+    EMBEDDING: "Content",
     CLASSES: "Predicted classes",
     CONFIDENCE: "Confidence",
     "mean": "Brightness",

@@ -147,7 +147,8 @@ def class_mix(reference: Ints, window: Ints, permutations: int, random: np.rando
 def distribution(reference: Floats, window: Floats, random: np.random.Generator) -> Found:
     """Kolmogorov and Smirnov's test of single numbers; the effect is the difference of the means.
 
-    That of the window less that of the reference. Its interval is the bootstrap's (Efron & Tibshirani 1993, chapter 13), each sample resampled by itself.
+    That of the window less that of the reference. Its interval is the bootstrap's (Efron & Tibshirani 1993, chapter
+    13), each sample resampled by itself.
 
     Parameters
     ----------
