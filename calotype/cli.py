@@ -266,6 +266,20 @@ def tune(
 
 
 @app.command(rich_help_panel=MODELS)
+def monitor() -> None:
+    """Judge the predictions since the last window: do they drift?"""
+    from calotype.monitoring import monitor as monitoring
+
+    project, values = _project_and_params()
+    monitored = monitoring.monitor(project, values)
+    typer.echo(monitored.summary())
+    if monitored.windows:
+        from calotype.monitoring import runs
+
+        runs.record(project, values, project.resolve(monitored.page))
+
+
+@app.command(rich_help_panel=MODELS)
 def sample(
     count: Annotated[int, typer.Argument(min=1, help="How many images")],
     to: Annotated[Path, typer.Option(help="The folder that receives them")],
