@@ -351,6 +351,18 @@ def down() -> None:
 
 
 @app.command(rich_help_panel=SERVERS)
+def status() -> None:
+    """Say how servers, worker and deployments are; exit code 0 if well"""
+    from calotype.project import Project
+    from calotype.services import status as services
+    from calotype.services import status_text
+
+    found = services.read(Project.find())
+    typer.echo(status_text.text(found))
+    raise typer.Exit(0 if found.is_well else 1)
+
+
+@app.command(rich_help_panel=SERVERS)
 def ui() -> None:
     """Serve MLflow's pages on this project's runs"""
     from calotype import servers
