@@ -97,6 +97,11 @@ def reaching(place: Path | str, kind: Kind) -> Iterator[None]:
         ) from error
 
 
+def is_table(place: Path | str) -> bool:
+    """Whether a Delta table lies at this very place."""
+    return bool(DeltaTable.is_deltatable(str(place)))
+
+
 def check(place: Path | str, table: DeltaTable, kind: Kind) -> None:
     """Compare a table with its kind.
 

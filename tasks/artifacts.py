@@ -11,6 +11,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from calotype import servers
 from calotype.files import read_json
+from calotype.predictions.batch_summary import BatchSummary
 from calotype.project import Project
 from calotype.releases.promotion import Promotion
 
@@ -41,6 +42,29 @@ def publish_schema_failures(stage: str, project: Project, *, since: float) -> No
 def publish_text(key: str, text: str) -> None:
     """Publish a paragraph of Markdown under a key that the Artifacts page lists."""
     create_markdown_artifact(key=key, markdown=text)
+
+
+def publish_batch(summary: BatchSummary) -> None:
+    """Publish what a scheduled batch did: counts by class, what was rejected and why, rate, page."""
+    parts = [f"## {summary.summary().splitlines()[0]}"]
+    if remarks := summary.remarks():
+        parts.append("\n".join(f"- {remark}" for remark in remarks))
+    if summary.predicted:
+        share = f"{summary.abstained:,} ({summary.abstained / summary.predicted:.1%})"
+        parts.append(
+            table(
+                ["new files", "predicted", "abstained", "rejected", "files/s"],
+                [(summary.new, summary.predicted, share, sum(summary.rejected.values()), round(summary.rate, 1))],
+            )
+        )
+        labels = sorted(summary.labels.items(), key=lambda pair: (-pair[1], pair[0]))[:ROWS]
+        rows = [(name, count, f"{count / summary.predicted:.1%}") for name, count in labels]
+        parts.append(table(["label", "images", "share"], rows))
+    if summary.rejected:
+        parts.append(table(["rejected", "files"], sorted(summary.rejected.items())))
+    if summary.page:
+        parts.append(f"The least confident answers, as pictures: `{summary.page}`")
+    publish_text("predictions", "\n\n".join(parts))
 
 
 def publish_promotion(promotion: Promotion) -> None:
