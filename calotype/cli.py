@@ -14,6 +14,8 @@ from typer.core import TyperGroup
 
 from calotype import __version__
 from calotype.errors import CalotypeError, UsageError
+from calotype.predictions import commands as predictions_commands
+from calotype.production import commands as labels_commands
 
 
 class _Sections(TyperGroup):
@@ -52,6 +54,9 @@ STAGES = "Stages (DVC calls these)"
 MODELS = "Models and predictions"
 TRUST = "Trust"
 SERVERS = "Servers"
+
+app.add_typer(predictions_commands.app, name="predictions", rich_help_panel=MODELS)
+app.add_typer(labels_commands.app, name="labels", rich_help_panel=MODELS)
 
 
 def main() -> None:
