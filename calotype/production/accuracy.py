@@ -11,7 +11,6 @@ figure says of how many answers it speaks, and how confident those were beside a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Literal
