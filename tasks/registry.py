@@ -20,7 +20,6 @@ from calotype.releases.promotion import Promotion
 from calotype.releases.registry import RegisteredVersion
 from tasks import artifacts
 
-
 VERDICTS = {"promote": "promoted", "hold": "held", "reject": "rejected"}
 """Last words of the events that tell Prefect's automations what came of a promotion: ``calotype.promotion.held``."""
 

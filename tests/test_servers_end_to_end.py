@@ -104,8 +104,8 @@ def test_pictures_of_the_inbox_are_predicted_once(servers: Servers) -> None:
     def rows() -> int:
         import deltalake
 
-        table = servers.project.predictions
-        return deltalake.DeltaTable(str(table)).to_pyarrow_table().num_rows if table.exists() else 0
+        table = servers.project.table("predictions")
+        return deltalake.DeltaTable(table).to_pyarrow_table().num_rows if Path(table).exists() else 0
 
     assert until(lambda: rows() == 6, 60)
 
