@@ -70,7 +70,7 @@ def test_an_address_that_is_none_is_an_error_of_ours(address: str) -> None:
 
 def test_a_server_of_another_kind_is_not_taken_for_ours(teapot: str) -> None:
     assert not web.answers(teapot)
-    with pytest.raises(CalotypeError, match="418"):
+    with pytest.raises(CalotypeError, match="I am a teapot"):
         web.require(teapot, "PREFECT_API_URL", teapot)
     with pytest.raises(CalotypeError, match=r"refused \(418\)"):
         web.ask(teapot)
