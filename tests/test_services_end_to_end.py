@@ -260,6 +260,7 @@ def test_a_run_that_down_cut_off_goes_on_after_the_next_up(line: Line) -> None:
     made = line.start_training(100_000)
     assert until(line.trains, 120), line.states(made)
     assert run(line.project, "calotype", "down").stderr == "down: all ended\n"
+    assert Supervisor(line.project.services).marked() == []
     assert line.status() == (1, "nothing runs here. Start it with `make up`.\n")
     again = run(line.project, "calotype", "up")
     assert again.returncode == 0, again.stderr
