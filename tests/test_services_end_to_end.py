@@ -132,6 +132,13 @@ def test_status_says_that_all_is_well_and_names_each_part(line: Line) -> None:
     assert text.endswith("all is well\n")
 
 
+def test_doctor_finds_both_servers_and_no_problem(line: Line) -> None:
+    done = run(line.project, "calotype", "doctor")
+    assert done.returncode == 0, done.stdout
+    for words in ("prefect 3", "mlflow 3", "as prefect's server's", "none that Prefect wrongly calls Running"):
+        assert words in done.stdout, done.stdout
+
+
 def test_the_page_of_addresses_is_renewed_while_the_servers_run(line: Line) -> None:
     path = line.project.services / "index.html"
     before = path.read_text()
