@@ -14,6 +14,8 @@ from typer.core import TyperGroup
 
 from calotype import __version__
 from calotype.errors import CalotypeError, UsageError
+from calotype.predictions import commands as predictions_commands
+from calotype.production import commands as labels_commands
 
 
 class _Sections(TyperGroup):
@@ -52,6 +54,9 @@ STAGES = "Stages (DVC calls these)"
 MODELS = "Models and predictions"
 TRUST = "Trust"
 SERVERS = "Servers"
+
+app.add_typer(predictions_commands.app, name="predictions", rich_help_panel=MODELS)
+app.add_typer(labels_commands.app, name="labels", rich_help_panel=MODELS)
 
 
 def main() -> None:
@@ -266,6 +271,20 @@ def tune(
 
 
 @app.command(rich_help_panel=MODELS)
+def monitor() -> None:
+    """Judge the predictions since the last window: do they drift?"""
+    from calotype.monitoring import monitor as monitoring
+
+    project, values = _project_and_params()
+    monitored = monitoring.monitor(project, values)
+    typer.echo(monitored.summary())
+    if monitored.windows:
+        from calotype.monitoring import runs
+
+        runs.record(project, values, project.resolve(monitored.page))
+
+
+@app.command(rich_help_panel=MODELS)
 def sample(
     count: Annotated[int, typer.Argument(min=1, help="How many images")],
     to: Annotated[Path, typer.Option(help="The folder that receives them")],
@@ -334,6 +353,18 @@ def down() -> None:
     from calotype.project import Project
 
     servers.down(Project.find())
+
+
+@app.command(rich_help_panel=SERVERS)
+def status() -> None:
+    """Say how servers, worker and deployments are; exit code 0 if well"""
+    from calotype.project import Project
+    from calotype.services import status as services
+    from calotype.services import status_text
+
+    found = services.read(Project.find())
+    typer.echo(status_text.text(found))
+    raise typer.Exit(0 if found.is_well else 1)
 
 
 @app.command(rich_help_panel=SERVERS)

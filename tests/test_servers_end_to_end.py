@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from calotype.project import Project
-from calotype.supervisor import Supervisor
+from calotype.services.supervisor import Supervisor
 from tests.conftest import environment, make_dvc_project, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -66,24 +66,18 @@ class Inbox:
             twin, changed = self.random.choice(earlier), self.random.choice(earlier)
             self._lay(f"twins/{window:02}.png", twin.read_bytes())
             self._lay(str(changed.relative_to(self.root)), self._picture())
-        late = self._lay(f"late/{window:02}.png", self._picture())
-        os.utime(late, (window, window))
-        self._note(late)
+        self._lay(f"late/{window:02}.png", self._picture(), changed_at=window)
         self._lay(f"bad/{window:02}.png", b"no picture, window %d" % window)
 
-    def _lay(self, name: str, data: bytes) -> Path:
+    def _lay(self, name: str, data: bytes, changed_at: int | None = None) -> None:
         path = self.root / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(data)
+        if changed_at is not None:
+            os.utime(path, (changed_at, changed_at))
         if data[:1] == b"\x89":
             self.contents.add(sha256(data).hexdigest())
-        if not name.startswith("late"):
-            self._note(path)
-        return path
-
-    def _note(self, path: Path) -> None:
         found = path.stat()
-        name = path.relative_to(self.root).as_posix()
         self.versions.add((name, found.st_size, found.st_mtime_ns // 1000))
 
     def _picture(self) -> bytes:
@@ -105,11 +99,13 @@ def test_in_fifty_windows_every_content_has_one_answer_and_every_version_one_row
     champion_project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CALOTYPE_PREDICT_OUTPUT", str(tmp_path / "tables"))
+    # Each worker is forked from a process that has imported everything, so that fifty windows take a minute.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["calotype.predictions.scheduled", "calotype.learning.inference", __name__])
     inbox, dice = Inbox(tmp_path / "inbox", seed=5), random.Random(7)
     seen, stop = context.Queue(), context.Event()
-    reader = context.Process(target=read_again_and_again, args=(champion_project.table("predictions"), seen, stop))
+    table = champion_project.table("predictions")
+    reader = context.Process(target=read_again_and_again, args=(table, seen, stop), daemon=True)
     reader.start()
 
     def workers(count: int) -> list[BaseProcess]:
@@ -120,10 +116,10 @@ def test_in_fifty_windows_every_content_has_one_answer_and_every_version_one_row
             worker.start()
         return started
 
-    killed = 0
-    for window in range(WINDOWS):
-        inbox.fill(window)
-        pair = workers(2)
+    def window(number: int) -> int:
+        """Two workers, of which some are killed, then one that is left in peace; how many were killed."""
+        inbox.fill(number)
+        pair, killed = workers(2), 0
         if dice.random() < 0.5:
             time.sleep(dice.uniform(0.05, 1.2))
             for worker in pair[: dice.randint(1, 2)]:
@@ -134,13 +130,20 @@ def test_in_fifty_windows_every_content_has_one_answer_and_every_version_one_row
         (last,) = workers(1)
         last.join(LONGEST_BATCH_S)
         assert last.exitcode == 0
-        assert differences(champion_project, inbox) == (Counter(), Counter())
-    stop.set()
+        return killed
+
     counts: dict[str, set[int]] = {}
-    while reader.is_alive() or not seen.empty():
-        if not seen.empty():
-            name, count = seen.get()
-            counts.setdefault(name, set()).add(count)
+    killed = 0
+    try:
+        for number in range(WINDOWS):
+            killed += window(number)
+            assert differences(champion_project, inbox) == (Counter(), Counter()), f"window {number}"
+    finally:
+        stop.set()
+        while reader.is_alive() or not seen.empty():
+            if not seen.empty():
+                name, count = seen.get()
+                counts.setdefault(name, set()).add(count)
     assert killed > 5
     assert len(counts) > WINDOWS // 2
     assert all(len(found) == 1 for found in counts.values())

@@ -1,0 +1,50 @@
+"""production.html: how the champion does where it works, by the labels that came later."""
+
+from __future__ import annotations
+
+from calotype import pages
+from calotype.pages import charts, production_charts
+from calotype.params import Params
+from calotype.production import expectation
+from calotype.production.accuracy import MACRO, Judgement, Production
+from calotype.production.expectation import Expectations
+
+MOST_WINDOWS = 52
+
+
+def render(params: Params, found: Production, expected: Expectations, judgement: Judgement) -> str:
+    """The page, as HTML text; its classes and matrix are those of the champion, or of the last version labelled."""
+    from markupsafe import Markup
+
+    version = _shown(found, judgement.version)
+    score = found.versions.get(version) if version is not None else None
+    windows = found.windows[-MOST_WINDOWS:]
+    drawn = score is not None and len(score.classes) <= charts.DRAWN_CLASSES
+    least = params.monitor.min_accuracy
+    versions = [(one, of, expected.by_version.get(one)) for one, of in reversed(found.versions.items())]
+    return pages.render(
+        "production.html.j2",
+        title=params.name,
+        by=found.by,
+        labels=found.labels,
+        version=version,
+        score=score,
+        macro=MACRO,
+        known=expected.by_version.get(version) if version is not None else None,
+        note=expected.note,
+        judgement=judgement,
+        least=least,
+        sentence=expectation.agreement(score, expected.by_version.get(version or 0)) if score else "",
+        versions=versions,
+        windows=tuple(reversed(windows)),
+        hidden=len(found.windows) - len(windows),
+        over_time=Markup(production_charts.over_time(windows, expected.by_version, version, least)),
+        coverage=Markup(production_charts.coverage(windows)),
+        matrix=Markup(charts.confusion(score.confusion, score.classes)) if score and drawn else None,
+        classes=list(zip(score.per_class, score.f1, strict=True)) if score else [],
+    )
+
+
+def _shown(found: Production, champion: int | None) -> int | None:
+    labelled = [version for version, score in found.versions.items() if score is not None]
+    return champion if champion in labelled else max(labelled, default=None)
