@@ -166,8 +166,7 @@ def judge(project: Project, params: Params) -> Judgement:
     were added is first written into the table of labels (a property, by compare-and-swap), and next time only labels
     added after that are judged. Of two monitors at once, one tells. If the process dies after this and before it has
     told anyone, that alarm is lost, and the next needs new labels. Who asks after each addition asks often: a champion
-    that is just good enough is called low in at most 2.5 % of the looks, not in 2.5 % of its life. `assess` looks, and
-    remembers nothing.
+    that is just good enough is called low in at most 2.5 % of the looks, not in 2.5 % of its life.
 
     Raises
     ------
@@ -186,11 +185,6 @@ def judge(project: Project, params: Params) -> Judgement:
         f"{project.table(labels_table.NAME)}: {ATTEMPTS} attempts met other writers, each ahead of this one. "
         "Nothing was judged; run the monitoring again."
     )
-
-
-def assess(project: Project, params: Params) -> Judgement:
-    """As `judge`, without remembering: for pages and reports."""
-    return _assess(project, params)[0]
 
 
 def exact(right: int, images: int) -> Estimate:

@@ -49,7 +49,7 @@ def test_a_rejected_file_has_no_answer_and_is_there_once(project: Project, monke
     names = [f"{number}.png" for number in range(40)]
     write(project, answers=map(answer, names), files=[*map(file, names), rejected("bad.png")])
     whole = rows(project)
-    monkeypatch.setattr(reading, "SHARE_BYTES", 2000)
+    monkeypatch.setattr(reading, "SHARE_BYTES", 1000)
     assert len(shares(open_tables(project).predictions, ["image_id", "probabilities"])) > 3
     assert rows(project) == whole
     assert len(whole) == 41

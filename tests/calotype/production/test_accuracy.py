@@ -12,7 +12,7 @@ from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
 from calotype.params import Params
 from calotype.production import accuracy, labels_table
-from calotype.production.accuracy import assess, exact, judge, measure
+from calotype.production.accuracy import exact, judge, measure
 from calotype.production.labels_file import Label, Row
 from calotype.project import Project
 from tests.calotype.production.conftest import crown
@@ -116,7 +116,6 @@ def some(start: int, count: int, wrong: int) -> dict[str, str]:
 
 def test_an_alarm_is_raised_once_for_the_same_labels(answered: Project, values_of: Params) -> None:
     label(answered, some(0, 20, wrong=12))
-    assert assess(answered, values_of).is_below
     first = judge(answered, values_of)
     assert (first.version, first.images, first.accuracy, first.is_below) == (1, 20, 0.4, True)
     assert first.high is not None

@@ -12,7 +12,6 @@ from calotype.params import Params
 from calotype.production import expectation
 from calotype.production.accuracy import measure
 from calotype.production.expectation import Expected
-from calotype.production.report import selection
 from calotype.project import Project
 from calotype.releases import ledger
 from tests.calotype.production.test_accuracy import label
@@ -46,7 +45,7 @@ def test_the_difference_to_the_gate_is_said_in_a_sentence(
 def test_it_is_said_how_many_answers_are_labelled(project: Project, values_of: Params) -> None:
     write(project, answers=[answer(f"other {number}.png", confidence=0.5) for number in range(60)])
     found = score(project, values_of, 20, 20)
-    assert selection(found) == (
+    assert expectation.selection(found) == (
         "20 of 80 answers (25.0%) are labelled; their mean confidence is 0.900, that of all 0.600"
     )
 
