@@ -220,21 +220,41 @@ def history(
 
 @app.command(rich_help_panel=MODELS)
 def predict(
-    source: Annotated[Path, typer.Argument(help="A folder of images, or a CSV or Parquet table with a column path")],
-    to: Annotated[Path, typer.Option(help="Where the rows go: a .parquet, .csv or .jsonl file")],
+    source: Annotated[
+        Path | None, typer.Argument(help="A folder of images, or a CSV or Parquet table with a column path")
+    ] = None,
+    to: Annotated[Path | None, typer.Option(help="Where the rows go: a .parquet, .csv or .jsonl file")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps; train.device if not given")] = None,
     batch_size: Annotated[str, typer.Option(help="Images of one forward pass; auto: as tuned")] = "auto",
     workers: Annotated[str, typer.Option(help="Threads that read, decode and classify; auto: one a core")] = "auto",
+    rescore: Annotated[
+        bool, typer.Option("--rescore", help="The inbox: answer again what an earlier version answered")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="The inbox: say what would be, and write nothing")] = False,
 ) -> None:
-    """Classify images with the champion: one row per file, always"""
+    """Classify images with the champion: SOURCE --to FILE, one row per file; or the inbox, into its tables"""
     from calotype import lean
 
-    lean.spare_pandas()
-    from calotype.predictions import prediction
+    if (source is None) != (to is None):
+        given, lacking = ("SOURCE", "--to FILE") if to is None else ("--to", "SOURCE")
+        raise UsageError(f"found {given} without {lacking}; expected both, or neither for the inbox and its tables.")
+    means = (device, _number("--batch-size", batch_size), _number("--workers", workers))
+    if source is None or to is None:
+        if any(means):
+            raise UsageError(
+                "--device, --batch-size and --workers go with SOURCE --to FILE; the inbox takes params.yaml's."
+            )
+        from calotype.predictions import scheduled
 
-    project, values = _project_and_params()
-    means = prediction.Means(device, _number("--batch-size", batch_size), _number("--workers", workers))
-    typer.echo(prediction.predict_to_file(project, values, source, to, means).summary())
+        typer.echo(scheduled.predict_inbox(*_project_and_params(), dry_run=dry_run, rescore=rescore).summary())
+        return
+    if rescore or dry_run:
+        raise UsageError("--rescore and --dry-run are for the inbox; found SOURCE. Leave out one or the other.")
+    lean.spare_pandas()
+    from calotype.predictions import answering, prediction
+
+    summary = prediction.predict_to_file(*_project_and_params(), source, to, answering.Means(*means))
+    typer.echo(summary.summary())
 
 
 @app.command(rich_help_panel=MODELS)
@@ -248,6 +268,20 @@ def tune(
 
     project, values = _project_and_params()
     typer.echo(tuning.tune(project, values, champion=champion))
+
+
+@app.command(rich_help_panel=MODELS)
+def monitor() -> None:
+    """Judge the predictions since the last window: do they drift?"""
+    from calotype.monitoring import monitor as monitoring
+
+    project, values = _project_and_params()
+    monitored = monitoring.monitor(project, values)
+    typer.echo(monitored.summary())
+    if monitored.windows:
+        from calotype.monitoring import runs
+
+        runs.record(project, values, project.resolve(monitored.page))
 
 
 @app.command(rich_help_panel=MODELS)
@@ -319,6 +353,18 @@ def down() -> None:
     from calotype.project import Project
 
     servers.down(Project.find())
+
+
+@app.command(rich_help_panel=SERVERS)
+def status() -> None:
+    """Say how servers, worker and deployments are; exit code 0 if well"""
+    from calotype.project import Project
+    from calotype.services import status as services
+    from calotype.services import status_text
+
+    found = services.read(Project.find())
+    typer.echo(status_text.text(found))
+    raise typer.Exit(0 if found.is_well else 1)
 
 
 @app.command(rich_help_panel=SERVERS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 from calotype import params as parameters
@@ -38,7 +39,7 @@ def run(project: Project, source: str) -> str:
     _step("dvc repro", lambda: _reproduce(project))
     params = parameters.load(project.params)
 
-    from calotype.predictions import prediction
+    from calotype.predictions import scheduled
     from calotype.releases import promotion, registry
     from calotype.sample import sample
 
@@ -48,11 +49,8 @@ def run(project: Project, source: str) -> str:
     if registered.alias != registry.CHAMPION:
         title = _step("calotype promote", lambda: promotion.promote(project, params)).summary()
     inbox = project.relative(project.inbox)
-    _step(f"calotype sample {INBOX_IMAGES} --to {inbox}", lambda: sample(project, INBOX_IMAGES, project.inbox))
-    batch = _step(
-        "batch prediction of the inbox",
-        lambda: prediction.predict_inbox(project, params, inbox=project.inbox, dry_run=False),
-    )
+    _step(f"calotype sample {INBOX_IMAGES} --to {inbox}", lambda: sample(project, INBOX_IMAGES, Path(project.inbox)))
+    batch = _step("calotype predict", lambda: scheduled.predict_inbox(project, params))
     return "\n".join(["", _accuracy(project), title, batch.summary(), "", _next_commands(project)])
 
 

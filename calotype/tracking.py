@@ -187,6 +187,11 @@ def ensure_run(project: Project) -> str:
     return run_id
 
 
+def log_metrics(client: MlflowClient, run_id: str, metrics: Mapping[str, float], *, at_ms: int) -> None:
+    """Write figures into a run, as of a moment in milliseconds since 1970."""
+    _log_metrics(client, run_id, [Metric(name, value, at_ms, 0) for name, value in metrics.items()])
+
+
 def log_evaluation(project: Project, metrics: Mapping[str, float], artifacts: Mapping[str, list[Path]]) -> str:
     """Write an evaluation into the run of its training; return the run's id.
 
@@ -266,6 +271,7 @@ def _tags(record: RunRecord) -> dict[str, str]:
         "calotype.dvc_md5": str(record.dataset["dvc_md5"]),
         "calotype.flow_run_id": environment.get("flow_run_id", ""),
         "calotype.flow_run_name": environment.get("flow_run_name", ""),
+        "calotype.reason": environment.get("reason", ""),
         "mlflow.source.git.commit": environment.get("git_commit", ""),
     }
     return {name: value for name, value in tags.items() if value}

@@ -12,7 +12,7 @@ from prefect import flow
 from calotype.releases.promotion import Promotion
 from calotype.releases.registry import RegisteredVersion
 from tasks.registry import promote_model, register_model
-from tasks.stages import STAGES, StageResult, run_stage
+from tasks.stages import STAGES, StageResult, run_stage, tag_run
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,15 @@ class TrainingReport:
 
 
 @flow(name="training")
-def training(promote: bool = True) -> TrainingReport:
+def training(promote: bool = True, reason: str = "") -> TrainingReport:
     """Reproduce the DVC pipeline, register the model, promote it if it earns it.
 
     Args:
         promote: Let the new version become champion if it earns it.
+        reason: Why it runs, as an event of production says; kept in the tags of the flow run and of the MLflow run.
     """
+    if reason:
+        tag_run(reason)
     stages = tuple(run_stage(stage) for stage in STAGES)
     version = register_model()
     promotion = promote_model() if promote else None

@@ -11,6 +11,9 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from calotype import servers
 from calotype.files import read_json
+from calotype.monitoring.monitor import Monitored
+from calotype.monitoring.windows import TestRow
+from calotype.predictions.batch_summary import BatchSummary
 from calotype.project import Project
 from calotype.releases.promotion import Promotion
 
@@ -43,6 +46,44 @@ def publish_text(key: str, text: str) -> None:
     create_markdown_artifact(key=key, markdown=text)
 
 
+def publish_batch(summary: BatchSummary) -> None:
+    """Publish what a scheduled batch did: counts by class, what was rejected and why, rate, page."""
+    parts = [f"## {summary.summary().splitlines()[0]}"]
+    if remarks := summary.remarks():
+        parts.append("\n".join(f"- {remark}" for remark in remarks))
+    if summary.predicted:
+        share = f"{summary.abstained:,} ({summary.abstained / summary.predicted:.1%})"
+        parts.append(
+            table(
+                ["new files", "predicted", "abstained", "rejected", "files/s"],
+                [(summary.new, summary.predicted, share, sum(summary.rejected.values()), round(summary.rate, 1))],
+            )
+        )
+        labels = sorted(summary.labels.items(), key=lambda pair: (-pair[1], pair[0]))[:ROWS]
+        rows = [(name, count, f"{count / summary.predicted:.1%}") for name, count in labels]
+        parts.append(table(["label", "images", "share"], rows))
+    if summary.rejected:
+        parts.append(table(["rejected", "files"], sorted(summary.rejected.items())))
+    if summary.page:
+        parts.append(f"The least confident answers, as pictures: `{summary.page}`")
+    publish_text("predictions", "\n\n".join(parts))
+
+
+def publish_windows(project: Project, monitored: Monitored, runs: Mapping[str, str]) -> None:
+    """Publish the verdict on each window with its tests, and a link to its MLflow run (``runs``, by window key)."""
+    parts = []
+    for window in monitored.windows:
+        parts.append(f"## {window.model}: {window.verdict}\n\n{window.images:,} predictions, {window.span}")
+        if window.reason:
+            parts.append(f"**{window.reason}**")
+        rows = [(test.title, test.p_holm, test.p, test.statistic, _shown_difference(test)) for test in window.tests]
+        parts.append(table(["test", "p (Holm)", "p", "statistic", "difference of the means"], rows))
+        parts.append(f"MLflow run: {mlflow_link(project, runs[window.key])}")
+    if monitored.page:
+        parts.append(f"Plots and the most unusual images: `{monitored.page}`")
+    publish_text("monitoring", "\n\n".join([*parts, *monitored.notes]))
+
+
 def publish_promotion(promotion: Promotion) -> None:
     """Publish a verdict with its reasons, its evidence as a table, and recalls by class as another."""
     first, *reasons = promotion.ruling.reasons
@@ -73,6 +114,12 @@ def flattened(values: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 def _recall(row: Mapping[str, Any]) -> tuple[Any, ...]:
     against = row["against"] or {"change": None, "p_holm": None}
     return row["name"], row["images"], _figure(row["recall"]), _figure(against["change"]), _figure(against["p_holm"])
+
+
+def _shown_difference(test: TestRow) -> str:
+    if test.difference is None:
+        return ""
+    return f"{_cell(test.difference)} ({_cell(test.low)} – {_cell(test.high)})"
 
 
 def _figure(value: Any) -> Any:

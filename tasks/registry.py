@@ -8,6 +8,7 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.events import emit_event
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
@@ -18,6 +19,9 @@ from calotype.releases import promotion, registry
 from calotype.releases.promotion import Promotion
 from calotype.releases.registry import RegisteredVersion
 from tasks import artifacts
+
+VERDICTS = {"promote": "promoted", "hold": "held", "reject": "rejected"}
+"""Last words of the events that tell Prefect's automations what came of a promotion: ``calotype.promotion.held``."""
 
 
 def may_pass(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
@@ -50,4 +54,19 @@ def promote_model() -> Promotion:
     found = promotion.promote(project, params.load(project.params), who=flow_run.get_name())
     get_run_logger().info("%s", found.summary())
     artifacts.publish_promotion(found)
+    _tell(found)
     return found
+
+
+def _tell(found: Promotion) -> None:
+    """Emit a verdict that the ledger keeps as an event; where there was nothing to decide, nothing happened."""
+    if found.entry is None:
+        return
+    emit_event(
+        f"calotype.promotion.{VERDICTS[found.verdict]}",
+        resource={
+            "prefect.resource.id": f"calotype.version.{found.name}.{found.version}",
+            "prefect.resource.name": f"{found.name}/{found.version}",
+        },
+        payload={"verdict": found.verdict, "summary": found.summary()},
+    )

@@ -9,9 +9,11 @@ import time
 from collections import deque
 from dataclasses import dataclass
 from typing import Any, Literal
+from uuid import UUID
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
@@ -115,8 +117,20 @@ def environment() -> dict[str, str]:
     values = dict(os.environ) | {"PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1"}
     if sys.prefix != sys.base_prefix:
         values["VIRTUAL_ENV"] = sys.prefix
-    names = {"CALOTYPE_FLOW_RUN_ID": flow_run.get_id(), "CALOTYPE_FLOW_RUN_NAME": flow_run.get_name()}
+    names = {
+        "CALOTYPE_FLOW_RUN_ID": flow_run.get_id(),
+        "CALOTYPE_FLOW_RUN_NAME": flow_run.get_name(),
+        "CALOTYPE_REASON": flow_run.get_parameters().get("reason"),
+    }
     return values | {name: str(value) for name, value in names.items() if value}
+
+
+@task(task_run_name="tag", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[5, 30])
+def tag_run(reason: str) -> None:
+    """Put the reason of a training into its flow run's tags, where the list of runs shows it."""
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(UUID(str(flow_run.get_id())))
+        client.update_flow_run(run.id, tags=sorted({*run.tags, reason}))
 
 
 def _outcome(name: str, line: str) -> Outcome | None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from calotype.project import Project
-from calotype.supervisor import Supervisor
+from calotype.services.supervisor import Supervisor
 from tests.conftest import environment, make_dvc_project, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -104,8 +104,8 @@ def test_pictures_of_the_inbox_are_predicted_once(servers: Servers) -> None:
     def rows() -> int:
         import deltalake
 
-        table = servers.project.predictions
-        return deltalake.DeltaTable(str(table)).to_pyarrow_table().num_rows if table.exists() else 0
+        table = servers.project.table("predictions")
+        return deltalake.DeltaTable(table).to_pyarrow_table().num_rows if Path(table).exists() else 0
 
     assert until(lambda: rows() == 6, 60)
 

@@ -28,7 +28,10 @@ def load(bundle: str) -> Trained:
     """Read a bundle's weights into the plain network."""
     described = json.loads(Path(bundle, "model.json").read_text())
     network = Cnn(len(described["classes"]))
-    network.load_state_dict(load_file(Path(bundle, "model.safetensors")))
+    weights = load_file(Path(bundle, "model.safetensors"))
+    # The projection of embeddings, which the plain network does not have.
+    weights.pop("embedding.projection", None)
+    network.load_state_dict(weights)
     mean, std = (np.array(described[name], dtype=np.float32).reshape(3, 1, 1) for name in ("mean", "std"))
     return Trained(network.eval(), described["classes"], mean, std)
 

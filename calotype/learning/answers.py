@@ -1,4 +1,4 @@
-"""Asking a network for probabilities, batch by batch; by its graph in ONNX's form without any torch."""
+"""Asking a network for probabilities and embeddings, batch by batch; by its graph in ONNX's form without any torch."""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ from calotype import machine
 from calotype.learning.bundle import Bundle
 from calotype.learning.engine_names import CLOSE, OF_GRAPH
 
-Answer = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""From uint8 images (N, C, S, S) to probabilities (N, K); quick where the pixels of a row lie together (NHWC)."""
+Floats = NDArray[np.float32]
+Answer = Callable[[NDArray[np.uint8]], tuple[Floats, Floats]]
+"""From uint8 images (N, C, S, S) to probabilities (N, K) and embeddings (N, D), where D may be 0.
+
+Quick where the pixels of a row lie together (NHWC).
+"""
 
 
 class GraphClassifier:
@@ -27,7 +31,7 @@ class GraphClassifier:
     bundle
         What the graph was made of; its weights are not needed.
     graph
-        In ONNX's form, from uint8 images (N, S, S, C) to probabilities (N, K).
+        In ONNX's form, from uint8 images (N, S, S, C) to probabilities (N, K) and, if the bundle has them, embeddings.
     batch_size
         Images in one forward pass.
     threads
@@ -40,10 +44,15 @@ class GraphClassifier:
         self.abstain_below = bundle.abstain_below
         self._answer = GRAPH_ENGINES[engine](graph, threads)
         self._batch_size = batch_size
+        self._widths = (len(bundle.classes), bundle.embedding_size)
 
-    def probabilities(self, images_nchw: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def probabilities(self, images_nchw: NDArray[np.uint8]) -> Floats:
         """Class probabilities, float32 (N, K), in the order of ``classes``, for uint8 images (N, C, S, S)."""
-        return in_batches(self._answer, images_nchw, self._batch_size, len(self.classes))
+        return self.answers(images_nchw)[0]
+
+    def answers(self, images_nchw: NDArray[np.uint8]) -> tuple[Floats, Floats]:
+        """Class probabilities as above, and embeddings, (N, D), of one forward pass."""
+        return in_batches(self._answer, images_nchw, self._batch_size, self._widths)
 
 
 def by_onnxruntime(graph: bytes, threads: int) -> Answer:
@@ -56,9 +65,9 @@ def by_onnxruntime(graph: bytes, threads: int) -> Answer:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
-    def answer(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def answer(images: NDArray[np.uint8]) -> tuple[Floats, Floats]:
         rows = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
-        return cast("NDArray[np.float32]", session.run(None, {"images": rows})[0])
+        return _pair(cast("list[Floats]", session.run(None, {"images": rows})))
 
     return answer
 
@@ -85,16 +94,22 @@ def by_openvino(graph: bytes, threads: int) -> Answer:
         network = core.compile_model(model, "CPU", settings)
         of_thread = threading.local()
 
-        def answer(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        def answer(images: NDArray[np.uint8]) -> tuple[Floats, Floats]:
             if not hasattr(of_thread, "request"):
                 of_thread.request = network.create_infer_request()
             rows = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
             found = of_thread.request.infer([_filled(rows)], share_inputs=True)
-            return cast("NDArray[np.float32]", found[0][: len(images)])
+            return _pair([cast("Floats", found[place][: len(images)]) for place in range(len(network.outputs))])
 
         return answer
 
     return settled(compiled(quick), compiled("f32"))
+
+
+def _pair(outputs: list[Floats]) -> tuple[Floats, Floats]:
+    """What a graph gave; one without embeddings gives probabilities alone."""
+    probabilities, *embedding = outputs
+    return probabilities, embedding[0] if embedding else probabilities[:, :0]
 
 
 def _filled(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -112,21 +127,24 @@ GRAPH_ENGINES: dict[str, Callable[[bytes, int], Answer]] = dict(
 def settled(quick: Answer, exact: Answer) -> Answer:
     """Ask one engine, and another one about the images whose two likeliest classes it finds closer than `CLOSE`."""
 
-    def answer(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        probabilities = quick(images)
+    def answer(images: NDArray[np.uint8]) -> tuple[Floats, Floats]:
+        probabilities, embedding = quick(images)
         likeliest = np.partition(probabilities, -2, axis=1)
         close = np.flatnonzero(likeliest[:, -1] - likeliest[:, -2] < CLOSE)
         if len(close):
-            probabilities[close] = exact(images[close])
-        return probabilities
+            probabilities[close], embedding[close] = exact(images[close])
+        return probabilities, embedding
 
     return answer
 
 
-def in_batches(answer: Answer, images: NDArray[np.uint8], batch_size: int, classes: int) -> NDArray[np.float32]:
-    """Ask for so many images at a time."""
-    results = np.empty((len(images), classes), dtype=np.float32)
+def in_batches(
+    answer: Answer, images: NDArray[np.uint8], batch_size: int, widths: tuple[int, int]
+) -> tuple[Floats, Floats]:
+    """Ask for so many images at a time: two tables of the given widths, the embeddings rounded to float16."""
+    first, embedding = (np.empty((len(images), width), dtype=np.float32) for width in widths)
     for start in range(0, len(images), batch_size):
         place = slice(start, start + batch_size)
-        results[place] = answer(images[place])
-    return results
+        first[place], embedding[place] = answer(images[place])
+    largest = np.finfo(np.float16).max
+    return first, embedding.clip(-largest, largest).astype(np.float16).astype(np.float32)

@@ -16,17 +16,20 @@ from safetensors import SafetensorError
 
 from calotype.errors import DataError
 from calotype.files import read_json, replacing, sha256_of, write_json
+from calotype.learning import reference as references
+from calotype.learning.reference import Reference
 from calotype.params import ImageParams, NetworkParams
 
 if TYPE_CHECKING:
     import torch
 
-FORMAT_VERSION = 2
-READABLE = (1, 2)
-"""Version 1 knew no `abstain_below`: its models always answer."""
+FORMAT_VERSION = 3
+READABLE = (1, 2, 3)
+"""Version 1 knew no `abstain_below`: its models always answer. Version 2 had neither embedding nor reference."""
 
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
+REFERENCE = "reference.safetensors"
 DIGESTS = "digests.json"
 
 
@@ -47,11 +50,13 @@ class Bundle:
     temperature
         What logits are divided by before the softmax.
     weights
-        The network's state, by tensor name.
+        The network's state, by tensor name; and the projection of an embedding, `embedding.PROJECTION`.
     trained_with
         Parameters and data digests of the training.
     abstain_below
         Answers of a lower confidence are withheld; 0: none, 1 or more: all.
+    embedding_size
+        Numbers of an embedding; 0: there is none.
     """
 
     network: NetworkParams
@@ -63,10 +68,11 @@ class Bundle:
     weights: dict[str, torch.Tensor]
     trained_with: dict[str, Any]
     abstain_below: float = 0.0
+    embedding_size: int = 0
 
 
-def save(bundle: Bundle, folder: Path) -> None:
-    """Write a bundle; equal bundles give equal bytes."""
+def save(bundle: Bundle, folder: Path, reference: Reference | None = None) -> None:
+    """Write a bundle, and its reference where there is one; equal bundles give equal bytes."""
     from safetensors.torch import save_file
 
     description = {
@@ -78,6 +84,7 @@ def save(bundle: Bundle, folder: Path) -> None:
         "std": list(bundle.std),
         "temperature": bundle.temperature,
         "abstain_below": bundle.abstain_below,
+        "embedding_size": bundle.embedding_size,
         "trained_with": bundle.trained_with,
     }
     with replacing(folder) as temporary:
@@ -85,7 +92,9 @@ def save(bundle: Bundle, folder: Path) -> None:
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in bundle.weights.items()}
         save_file(weights, temporary / WEIGHTS)
         write_json(temporary / DESCRIPTION, description)
-        digests = {name: sha256_of(temporary / name) for name in (DESCRIPTION, WEIGHTS)}
+        if reference is not None:
+            references.write(reference, temporary / REFERENCE)
+        digests = {path.name: sha256_of(path) for path in temporary.iterdir()}
         write_json(temporary / DIGESTS, digests)
 
 
@@ -99,11 +108,11 @@ def load(folder: Path) -> Bundle:
     """
     from safetensors.torch import load as parse_weights
 
-    contents = _verified(folder)
+    contents = _verified(folder, DESCRIPTION, WEIGHTS)
     try:
         return replace(_described(folder, contents), weights=parse_weights(contents[WEIGHTS]))
     except SafetensorError as error:
-        raise DataError(f"{folder}: not a bundle of this format ({error}). Train again with `dvc repro`.") from error
+        raise _misfit(folder, error) from error
 
 
 def without_weights(folder: Path) -> Bundle:
@@ -114,7 +123,23 @@ def without_weights(folder: Path) -> Bundle:
     DataError
         As for `load`.
     """
-    return _described(folder, _verified(folder))
+    return _described(folder, _verified(folder, DESCRIPTION))
+
+
+def reference(folder: Path) -> Reference | None:
+    """What the model answered for its validation images; None where the bundle is of an older format. Needs no torch.
+
+    Raises
+    ------
+    DataError
+        As for `load`.
+    """
+    contents = _verified(folder, DESCRIPTION, REFERENCE)
+    _described(folder, contents)
+    try:
+        return references.parse(contents[REFERENCE]) if REFERENCE in contents else None
+    except (SafetensorError, TypeError) as error:
+        raise _misfit(folder, error) from error
 
 
 def _described(folder: Path, contents: dict[str, bytes]) -> Bundle:
@@ -133,9 +158,14 @@ def _described(folder: Path, contents: dict[str, bytes]) -> Bundle:
             weights={},
             trained_with=description["trained_with"],
             abstain_below=description["abstain_below"] if version > 1 else 0.0,
+            embedding_size=description["embedding_size"] if version > 2 else 0,
         )
     except (KeyError, ValidationError) as error:
-        raise DataError(f"{folder}: not a bundle of this format ({error}). Train again with `dvc repro`.") from error
+        raise _misfit(folder, error) from error
+
+
+def _misfit(folder: Path, error: Exception) -> DataError:
+    return DataError(f"{folder}: not a bundle of this format ({error}). Train again with `dvc repro`.")
 
 
 def digest(folder: Path) -> str:
@@ -151,16 +181,21 @@ def digest(folder: Path) -> str:
     return sha256_of(folder / DIGESTS)
 
 
-def _verified(folder: Path) -> dict[str, bytes]:
+def _verified(folder: Path, *wanted: str) -> dict[str, bytes]:
+    """Compare every file with its digest; the bytes of those that are wanted and there."""
     digest(folder)
     recorded = read_json(folder / DIGESTS)
-    if not isinstance(recorded, dict) or set(recorded) != {DESCRIPTION, WEIGHTS}:
+    if not isinstance(recorded, dict) or set(recorded) - {REFERENCE} != {DESCRIPTION, WEIGHTS}:
         raise DataError(f"{folder / DIGESTS}: expected the digests of {DESCRIPTION} and {WEIGHTS}. Fetch it again.")
     contents: dict[str, bytes] = {}
     for name, expected in recorded.items():
         path = folder / name
-        contents[name] = path.read_bytes() if path.is_file() else b""
-        found = hashlib.sha256(contents[name]).hexdigest()
+        if name in wanted:
+            # What is parsed are the very bytes that were hashed.
+            contents[name] = path.read_bytes() if path.is_file() else b""
+            found = hashlib.sha256(contents[name]).hexdigest()
+        else:
+            found = sha256_of(path) if path.is_file() else hashlib.sha256().hexdigest()
         if found != expected:
             raise DataError(
                 f"{path}: its SHA-256 is {found[:12]}…, expected {expected[:12]}…: damaged or changed. "

@@ -1,34 +1,44 @@
-"""The end of a training: validation images give the temperature and the confidence below which the model abstains."""
+"""The end of a training: validation images give the temperature and the confidence below which the model abstains.
+
+What the model then answers for them is its reference.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from calotype.console import say
+from calotype.data.appearance import appearance
 from calotype.errors import CalotypeError
 from calotype.evaluation import abstention, calibration
 from calotype.evaluation.abstention import Threshold
 from calotype.evaluation.calibration import Temperature
 from calotype.learning.bundle import Bundle
-from calotype.learning.inference import Classifier
+from calotype.learning.inference import Classifier, with_embedding
+from calotype.learning.reference import MOST_IMAGES, Reference
 from calotype.learning.training import Labelled
 from calotype.params import Params
 
 
-def calibrated(made: Bundle, validation: Labelled, params: Params) -> Bundle:
-    """The bundle with temperature and threshold, fitted on validation images that it was not trained on.
+def calibrated(made: Bundle, validation: Labelled, params: Params) -> tuple[Bundle, Reference]:
+    """The bundle with temperature, threshold and projection, and its reference.
+
+    All but the projection come of validation images, in the order of their ids, that it was not trained on.
 
     Raises
     ------
     CalotypeError
         If the network answers NaN or infinity.
     """
+    made = with_embedding(made)
     classifier = Classifier(
         made, device=params.train.device, batch_size=params.train.batch_size, threads=params.train.threads
     )
-    logits, labels = classifier.logits(validation.images.numpy()), validation.labels.numpy()
+    images, labels = validation.images.numpy(), validation.labels.numpy()
+    logits, embedding = classifier.outputs(images)
     if not np.isfinite(logits).all():
         raise CalotypeError(
             "train: the best weights answer NaN or infinity for validation images; expected finite numbers. Lower "
@@ -41,11 +51,27 @@ def calibrated(made: Bundle, validation: Labelled, params: Params) -> Bundle:
     )
     for line in (_of_temperature(temperature), _of_threshold(threshold)):
         say("train", line)
-    return replace(
+    whole = replace(
         made,
         temperature=temperature.value,
         abstain_below=threshold.value,
         trained_with=made.trained_with | {"calibration": _facts(temperature, threshold)},
+    )
+    return whole, _reference(embedding, shares, images, labels)
+
+
+def _reference(
+    embedding: NDArray[np.float32],
+    shares: NDArray[np.float64],
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+) -> Reference:
+    first = slice(MOST_IMAGES)
+    return Reference(
+        embedding=embedding[first].astype(np.float16),
+        probabilities=shares[first].astype(np.float32),
+        appearance=appearance(images[first]),
+        labels=labels[first],
     )
 
 

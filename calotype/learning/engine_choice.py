@@ -44,11 +44,13 @@ class Choice(BaseModel):
         Processor, device and versions.
     graph_sha256
         Digest of the graph that is kept beside the choice of an engine that runs one.
+    format_version
+        Graphs of version 1 gave no embeddings.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = 2
     engine: str
     batch_size: Annotated[int, Field(ge=1)]
     images: int

@@ -12,7 +12,7 @@ import copy
 import io
 import warnings
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 
 from calotype.errors import CalotypeError, UsageError
-from calotype.learning.answers import GRAPH_ENGINES, Answer, settled
+from calotype.learning.answers import GRAPH_ENGINES, Answer, Floats, settled
 from calotype.learning.engine_names import REFERENCE, names
 from calotype.learning.network import Probabilities, normalised
 from calotype.params import ImageParams
@@ -51,21 +51,22 @@ def build(engine: str, model: Probabilities, image: ImageParams, device: torch.d
         If the network cannot be brought into the engine's form.
     """
     if engine == REFERENCE:
-        return by_torch(model, device)
+        return by_torch(model.answers, device)
     if engine == "bf16":
-        return settled(by_torch(Bfloat16(model), device), by_torch(model, device))
+        return settled(by_torch(Bfloat16(model), device), by_torch(model.answers, device))
     if engine in GRAPH_ENGINES and device.type == "cpu":
         return GRAPH_ENGINES[engine](export(model, image), threads)
     raise UsageError(f"engine {engine!r} is none for {device.type}; expected one of {', '.join(names(device.type))}.")
 
 
-def by_torch(model: Callable[[Tensor], Tensor], device: torch.device) -> Answer:
-    """Ask a module of torch, on its device."""
+def by_torch(ask: Callable[[Tensor], tuple[Tensor, Tensor]], device: torch.device) -> Answer:
+    """Ask a module of torch, on its device, for two tables of numbers."""
 
-    def answer(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def answer(images: NDArray[np.uint8]) -> tuple[Floats, Floats]:
         batch = torch.from_numpy(images).to(device).contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
-            return cast("NDArray[np.float32]", model(batch).cpu().numpy())
+            first, embedding = ask(batch)
+            return first.cpu().numpy(), embedding.cpu().numpy()
 
     return answer
 
@@ -73,7 +74,7 @@ def by_torch(model: Callable[[Tensor], Tensor], device: torch.device) -> Answer:
 class Bfloat16(nn.Module):
     """`Probabilities` with its network in bfloat16 and batch normalisation folded; normalised and answered in float32.
 
-    Takes uint8 (N, C, S, S), returns float32 (N, K) that sum to one.
+    Takes uint8 (N, C, S, S), returns float32 (N, K) that sum to one, and embeddings, float32 (N, D).
     """
 
     scale: Tensor
@@ -86,12 +87,14 @@ class Bfloat16(nn.Module):
             _replace(folded, nn.MaxPool2d, _pool_of_rows)
         self.network = folded.to(memory_format=torch.channels_last)
         self.temperature = model.temperature
+        self.embedding = model.embedding
         self.register_buffer("scale", (1 / (255 * model.std)).flatten())
         self.register_buffer("shift", (-model.mean / model.std).flatten())
 
-    def forward(self, images: Tensor) -> Tensor:
-        found = self.network(normalised(images, self.scale, self.shift).bfloat16())
-        return torch.softmax(found.float() / self.temperature, dim=1)
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        found = self.network(normalised(images, self.scale, self.shift).bfloat16()).float()
+        embedding = found[:, :0] if self.embedding is None else self.embedding()
+        return torch.softmax(found / self.temperature, dim=1), embedding
 
 
 def fold(network: nn.Module) -> nn.Module:
@@ -106,7 +109,7 @@ def fold(network: nn.Module) -> nn.Module:
 
 
 def export(model: Probabilities, image: ImageParams) -> bytes:
-    """Write the model as an ONNX graph from uint8 images (N, S, S, C) to probabilities (N, K).
+    """Write the model as an ONNX graph from uint8 images (N, S, S, C) to probabilities (N, K) and embeddings (N, D).
 
     Raises
     ------
@@ -115,6 +118,7 @@ def export(model: Probabilities, image: ImageParams) -> bytes:
     """
     pixels = torch.zeros(2, image.size, image.size, image.channels, dtype=torch.uint8)
     buffer = io.BytesIO()
+    outputs = ["probabilities"] if model.embedding is None else ["probabilities", "embedding"]
     with warnings.catch_warnings():
         # The newer exporter takes ten times as long, and two packages more.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -127,8 +131,8 @@ def export(model: Probabilities, image: ImageParams) -> bytes:
                 dynamo=False,
                 verbose=False,
                 input_names=["images"],
-                output_names=["probabilities"],
-                dynamic_axes={"images": {0: "n"}, "probabilities": {0: "n"}},
+                output_names=outputs,
+                dynamic_axes={name: {0: "n"} for name in ("images", *outputs)},
             )
         except (torch.onnx.OnnxExporterError, RuntimeError) as error:
             reason = str(error).splitlines()[0][:200]
@@ -144,9 +148,10 @@ class _Exported(nn.Module):
         self.model = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
         _replace(self.model, nn.AdaptiveAvgPool2d, _pool_by_matrix)
 
-    def forward(self, images: Tensor) -> Tensor:
-        probabilities: Tensor = self.model(images.permute(0, 3, 1, 2))
-        return probabilities
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        rows = images.permute(0, 3, 1, 2)
+        probabilities, embedding = self.model.answers(rows)
+        return probabilities if self.model.embedding is None else (probabilities, embedding)
 
 
 def _replace(model: nn.Module, kind: type[nn.Module], substitute: Callable[[Any], nn.Module]) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from calotype.errors import CalotypeError, ParamsError
+from calotype.learning.embedding import Embedding
 from calotype.learning.fast import Fast, smallest_size
 from calotype.params import ImageParams, NetworkParams
 
@@ -85,21 +86,34 @@ class Probabilities(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], temperature: float) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        temperature: float,
+        projection: Tensor | None = None,
+    ) -> None:
         super().__init__()
         self.network = network
         self.temperature = temperature
+        self.embedding = None if projection is None else Embedding(network, projection)
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        return torch.softmax(self.logits(images) / self.temperature, dim=1)
+        return self.answers(images)[0]
 
-    def logits(self, images: Tensor) -> Tensor:
-        """What the network gives, float32 (N, K), before temperature and softmax."""
+    def answers(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities, float32 (N, K), and embeddings, float32 (N, D); D is 0 without a projection."""
+        logits, embedding = self.outputs(images)
+        return torch.softmax(logits / self.temperature, dim=1), embedding
+
+    def outputs(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What the network gives, float32 (N, K), before temperature and softmax; and embeddings, float32 (N, D)."""
         normalised = (images.float() / 255 - self.mean) / self.std
         logits: Tensor = self.network(normalised).float()
-        return logits
+        return logits, logits[:, :0] if self.embedding is None else self.embedding()
 
 
 def build(network: NetworkParams, image: ImageParams, classes: int) -> nn.Module:

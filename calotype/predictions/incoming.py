@@ -24,19 +24,33 @@ REJECTIONS = {
 }
 """Codes of rejected images, with their meanings, beside those of `calotype.data.decode`."""
 
+UNLISTED = "unreadable: the folder cannot be listed"
+
 SORTED_AT_ONCE = 10_000
 """Names of a folder that are objects at one time."""
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Waiting:
-    """One file that gets one row: its path as shown, and either where to read it or why it cannot be read."""
+    """One file that gets one row: its path as shown, and either where to read it or why it cannot be read.
+
+    Attributes
+    ----------
+    path, file, problem
+        As said.
+    size, mtime_us, changed_us
+        Of a file in an inbox: bytes, and times in microseconds since 1970, of the version that is meant and of the last
+        change of any kind.
+    """
 
     path: str
     file: str | Path | None
     problem: str = ""
+    size: int | None = None
+    mtime_us: int | None = None
+    changed_us: int | None = None
 
 
 class Unreadable(Exception):  # noqa: N818 - an answer, not a failure: the file becomes a rejected row
@@ -46,6 +60,10 @@ class Unreadable(Exception):  # noqa: N818 - an answer, not a failure: the file 
         super().__init__(code, reason)
         self.code = code
         self.reason = reason
+
+
+class NotNowError(Exception):
+    """A file that changed or went while it was read: it gets no row this time."""
 
 
 def open_incoming(source: Path, *, leave_out: Path | None = None) -> Folder | Table:
@@ -98,7 +116,7 @@ class Folder:
         try:
             entries = _sorted_entries(folder)
         except OSError as error:
-            yield Waiting(shown(below[:-1] or "."), None, f"unreadable: the folder cannot be listed ({error.strerror})")
+            yield Waiting(shown(below[:-1] or "."), None, f"{UNLISTED} ({error.strerror})")
             return
         for name, kind in entries:
             path = os.path.join(folder, name)  # noqa: PTH118 - of a million files, each as a Path costs seconds
@@ -155,6 +173,12 @@ class Table:
             columns = ", ".join(frame.columns) or "none"
             raise DataError(f"{self.file}: found the columns {columns}; expected one named `path`.")
         return frame["path"].cast(pl.String)
+
+
+def read_file(waiting: Waiting, max_bytes: int) -> bytes:
+    """Read a waiting file; as `read`."""
+    assert waiting.file is not None
+    return read(waiting.file, max_bytes=max_bytes)
 
 
 def read(file: str | Path, *, max_bytes: int) -> bytes:

@@ -9,8 +9,9 @@ from typing import Any
 import polars as pl
 
 from calotype.errors import UsageError
+from calotype.predictions.prediction_rows import REJECTED
 from calotype.predictions.reading import ANSWER_BATCH, Tables, joined
-from calotype.predictions.tables import CHAMPION, REJECTED, SHADOW
+from calotype.predictions.tables import CHAMPION, SHADOW
 
 ANSWER = ("role", "label", "confidence", "abstained", "model_version", ANSWER_BATCH)
 

@@ -1,31 +1,21 @@
-"""From waiting images to rows: read, decode, classify in batches, one row for each, in order.
-
-Each worker is a thread that takes a batch through all of it. Reading, decoding and the forward pass release Python's
-lock, so that the workers overlap; a forward pass of one thread a core costs less than one that all cores share.
-"""
+"""From answers to rows: one for each image of a batch, in order."""
 
 from __future__ import annotations
 
-import hashlib
-import itertools
-from collections import deque
-from collections.abc import Container, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from calotype.data import decode
 from calotype.evaluation.abstention import is_answered
 from calotype.params import ImageParams
-from calotype.predictions import incoming
-from calotype.predictions.incoming import Unreadable, Waiting
-from calotype.predictions.known import NONE, Key
+from calotype.predictions.preparing import Prepared
 
 PREDICTED, REJECTED = "predicted", "rejected"
+
+NOT_FINITE = "not-finite: the model answers no number for this image"
 
 SCHEMA = pa.schema(
     [
@@ -48,12 +38,6 @@ SCHEMA = pa.schema(
 )
 """The columns of every prediction, wherever it is written."""
 
-LARGEST_BYTES_PER_PIXEL = 8
-"""16 bits in four channels, uncompressed: a larger file cannot be a picture within the pixels allowed."""
-
-HEADER_BYTES = 16 * 2**20
-"""Allowance for metadata and thumbnails."""
-
 
 @dataclass(frozen=True)
 class Model:
@@ -65,7 +49,10 @@ class Model:
 
 
 class Classifies(Protocol):
-    """What is needed of a classifier: classes, threshold, engine, and probabilities (N, K) for images (N, C, S, S)."""
+    """What is needed of a classifier: classes, threshold, engine, and answers for uint8 images (N, C, S, S).
+
+    Probabilities are (N, K); `answers` gives them with embeddings (N, D), D = 0 where the bundle has no projection.
+    """
 
     classes: tuple[str, ...]
     abstain_below: float
@@ -73,175 +60,70 @@ class Classifies(Protocol):
 
     def probabilities(self, images_nchw: NDArray[np.uint8], /) -> NDArray[np.float32]: ...
 
-
-@dataclass(frozen=True)
-class Form:
-    """What pictures are brought to before they are classified.
-
-    Parameters
-    ----------
-    image
-        The network's form.
-    max_megapixels
-        Pixel cap, `ingest.max_megapixels`.
-    """
-
-    image: ImageParams
-    max_megapixels: float
+    def answers(self, images_nchw: NDArray[np.uint8], /) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
 
 
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """A batch after reading and decoding.
-
-    Attributes
-    ----------
-    paths
-        Of the images that get a row, N of them.
-    image_ids
-        Of those whose bytes could be read.
-    reasons
-        Of those that could not be decoded; None for the others.
-    pixels
-        Of the others, in their order, uint8 (M, C, S, S).
-    """
-
-    paths: list[str]
-    image_ids: list[str | None]
-    reasons: list[str | None]
-    pixels: NDArray[np.uint8]
-
-
-def answered(
-    waiting: Iterable[Waiting],
-    form: Form,
-    classifier: Classifies,
-    model: Model,
-    *,
-    batch_size: int,
-    workers: int,
-    known: Container[Key] = NONE,
-) -> Iterator[pa.RecordBatch]:
-    """Answer waiting images in order, a batch of rows at a time; memory holds one batch more than there are workers.
-
-    Parameters
-    ----------
-    waiting
-        Where the images are.
-    form
-        What they are brought to.
-    classifier, model
-        Who answers.
-    batch_size
-        Images that a worker takes at a time.
-    workers
-        How many threads work.
-    known
-        Images that get no row.
-    """
-    items = iter(waiting)
-
-    def work(batch: list[Waiting]) -> pa.RecordBatch:
-        return classify(prepare(batch, form, known), classifier, model)
-
-    ahead: deque[Future[pa.RecordBatch]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="predict") as pool:
-        while batch := list(itertools.islice(items, batch_size)):
-            ahead.append(pool.submit(work, batch))
-            if len(ahead) > workers:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
-
-
-def prepare(batch: Sequence[Waiting], form: Form, known: Container[Key] = NONE) -> Prepared:
-    """Read and decode a batch; whatever is wrong with an image becomes its reason, never an exception.
-
-    Images that are ``known`` already are left out, and are not decoded.
-    """
-    image = form.image
-    # Rows of pixels, as they are decoded and as the network's convolutions read them (channels last).
-    pixels = np.empty((len(batch), image.size, image.size, image.channels), dtype=np.uint8)
-    decoded = 0
-    found = Prepared([], [], [], pixels.transpose(0, 3, 1, 2))
-    for waiting in batch:
-        image_id, data, reason = _read(waiting, form.max_megapixels)
-        if (waiting.path, image_id) in known:
-            continue
-        if data is not None:
-            try:
-                found.pixels[decoded] = decode.decode_fitted(data, image, max_megapixels=form.max_megapixels)
-                decoded += 1
-            except decode.DecodeError as error:
-                reason = f"{error.code}: {error.reason}"
-        found.paths.append(waiting.path)
-        found.image_ids.append(image_id)
-        found.reasons.append(reason)
-    return Prepared(found.paths, found.image_ids, found.reasons, found.pixels[:decoded])
-
-
-def _read(waiting: Waiting, max_megapixels: float) -> tuple[str | None, bytes | None, str | None]:
-    """The image_id and the bytes, or the reason why they cannot be had."""
-    if waiting.file is None:
-        return None, None, waiting.problem
-    limit = int(max_megapixels * 1_000_000 * LARGEST_BYTES_PER_PIXEL) + HEADER_BYTES
-    try:
-        data = incoming.read(waiting.file, max_bytes=limit)
-    except Unreadable as error:
-        return None, None, f"{error.code}: {error.reason}"
-    return hashlib.sha256(data).hexdigest(), data, None
-
-
-def classify(batch: Prepared, classifier: Classifies, model: Model) -> pa.RecordBatch:
+def classify(batch: Prepared, classifier: Classifies, model: Model, image: ImageParams) -> pa.RecordBatch:
     """Answer one batch: a row for each image, predicted or rejected, in its order."""
-    count = len(batch.paths)
+    count = len(batch.waiting)
     reasons = list(batch.reasons)
-    is_predicted = np.array([reason is None for reason in reasons], dtype=np.bool_)
-    answers = classifier.probabilities(batch.pixels) if len(batch.pixels) else _nothing(classifier)
+    is_predicted = batch.is_decoded
+    pixels = batch.pixels[image]
+    answers = classifier.probabilities(pixels) if len(pixels) else nothing(classifier)
     is_finite = np.isfinite(answers).all(axis=1)
     for place in np.flatnonzero(is_predicted)[~is_finite]:
-        reasons[place] = "not-finite: the model answers no number for this image"
+        reasons[place] = NOT_FINITE
         is_predicted[place] = False
     columns = {
-        "path": pa.array(batch.paths, pa.string()),
+        "path": pa.array([waiting.path for waiting in batch.waiting], pa.string()),
         "image_id": pa.array(batch.image_ids, pa.string()),
-        "status": pa.array([REJECTED, PREDICTED]).take(pa.array(is_predicted.astype(np.int8))),
+        "status": statuses(is_predicted),
         "reason": pa.array(reasons, pa.string()),
-        **_answer_columns(answers[is_finite], is_predicted, classifier),
-        "model_name": pa.repeat(model.name, count),
-        "model_version": pa.repeat(pa.scalar(model.version, pa.int64()), count),
-        "run_id": pa.repeat(model.run_id, count),
-        "engine": pa.array([classifier.engine]).take(_spread(np.zeros(is_predicted.sum(), np.int8), is_predicted)),
+        **{
+            name: _spread(column, is_predicted)
+            for name, column in answer_columns(answers[is_finite], classifier).items()
+        },
+        **model_columns(model, count),
+        "engine": _spread(pa.repeat(classifier.engine, is_predicted.sum()), is_predicted),
     }
     return pa.RecordBatch.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 
 
-def _answer_columns(
-    answers: NDArray[np.float32], is_predicted: NDArray[np.bool_], classifier: Classifies
-) -> dict[str, Any]:
-    """Label, confidence, abstention and probabilities, null where there is no answer."""
-    classes = pa.array(classifier.classes, pa.string())
-    best = answers.argmax(axis=1)
-    confidence = answers[np.arange(len(answers)), best]
-    is_withheld = ~is_answered(confidence, classifier.abstain_below)
-    ends = np.concatenate([[0], np.cumsum(is_predicted) * len(classes)]).astype(np.int32)
-    # A map starts where the one before it ends; one without a start is null.
-    starts = pa.array(ends, mask=np.append(~is_predicted, False))
-    names = classes.take(pa.array(np.tile(np.arange(len(classes), dtype=np.int32), len(answers))))
+def statuses(is_predicted: NDArray[np.bool_]) -> pa.Array:
+    """The words for it."""
+    return pa.array([REJECTED, PREDICTED]).take(pa.array(is_predicted.astype(np.int8)))
+
+
+def model_columns(model: Model, count: int) -> dict[str, pa.Array]:
+    """Name, version and run, so many times."""
     return {
-        "label": classes.take(_spread(best.astype(np.int32), is_predicted)),
-        "confidence": _spread(confidence, is_predicted),
-        "abstained": _spread(is_withheld, is_predicted),
-        "probabilities": pa.MapArray.from_arrays(starts, names, pa.array(answers.ravel())),
+        "model_name": pa.repeat(model.name, count),
+        "model_version": pa.repeat(pa.scalar(model.version, pa.int64()), count),
+        "run_id": pa.repeat(model.run_id, count),
     }
 
 
-def _spread(values: NDArray[Any], is_predicted: NDArray[np.bool_]) -> pa.Array:
-    """Values of the predicted rows among all rows, the others null."""
-    spread = np.zeros(len(is_predicted), dtype=values.dtype)
-    spread[is_predicted] = values
-    return pa.array(spread, mask=~is_predicted)
+def answer_columns(answers: NDArray[np.float32], classifier: Classifies) -> dict[str, pa.Array]:
+    """Label, confidence, abstention and probabilities of answers (N, K)."""
+    classes = pa.array(classifier.classes, pa.string())
+    best = answers.argmax(axis=1)
+    confidence = answers[np.arange(len(answers)), best]
+    ends = np.arange(len(answers) + 1, dtype=np.int32) * len(classes)
+    names = classes.take(pa.array(np.tile(np.arange(len(classes), dtype=np.int32), len(answers))))
+    return {
+        "label": classes.take(pa.array(best)),
+        "confidence": pa.array(confidence),
+        "abstained": pa.array(~is_answered(confidence, classifier.abstain_below)),
+        "probabilities": pa.MapArray.from_arrays(pa.array(ends), names, pa.array(answers.ravel())),
+    }
 
 
-def _nothing(classifier: Classifies) -> NDArray[np.float32]:
+def nothing(classifier: Classifies) -> NDArray[np.float32]:
+    """No answers, (0, K)."""
     return np.empty((0, len(classifier.classes)), dtype=np.float32)
+
+
+def _spread(values: pa.Array, is_predicted: NDArray[np.bool_]) -> pa.Array:
+    """Values of the predicted rows among all rows, the others null."""
+    places = np.cumsum(is_predicted) - 1
+    return values.take(pa.array(places, mask=~is_predicted))

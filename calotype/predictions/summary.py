@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
+from calotype.predictions.prediction_rows import REJECTED
 from calotype.predictions.reading import Tables, batches, holding, shares
-from calotype.predictions.tables import CHAMPION, REJECTED
+from calotype.predictions.tables import CHAMPION
 
 LAST_BATCHES = 10
 MANY_BATCHES = 1000

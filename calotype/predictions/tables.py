@@ -5,11 +5,10 @@ from __future__ import annotations
 import pyarrow as pa
 
 from calotype.delta import Kind
+from calotype.exactly_once import Keyed
 
 CHAMPION, SHADOW = "champion", "shadow"
 """Roles of the model that answered: whose answers count, and whose are taken beside them for comparison."""
-
-PREDICTED, REJECTED = "predicted", "rejected"
 
 _MOMENT = pa.timestamp("us", tz="UTC")
 _VARIABLE = "CALOTYPE_PREDICT_OUTPUT"
@@ -60,6 +59,7 @@ FILES = Kind(
             pa.field("path", pa.string(), nullable=False),
             # Null for what is no file.
             pa.field("size", pa.int64()),
+            # Null also for what may not be read: once it may, that is another version.
             pa.field("mtime", _MOMENT),
             # Null for what could not be read.
             pa.field("image_id", pa.string()),
@@ -73,3 +73,12 @@ FILES = Kind(
     lacking={},
 )
 """One row for each version of a file that was seen: path, size and time of change."""
+
+
+BY_CONTENT = Keyed(PREDICTIONS, "One row for each content and role", ("image_id", "role"), "predicted_at")
+BY_CONTENT_AND_VERSION = Keyed(
+    PREDICTIONS, BY_CONTENT.description, ("image_id", "role", "model_version"), BY_CONTENT.moment
+)
+"""For rescoring: each version may answer once."""
+
+BY_FILE = Keyed(FILES, "One row for each version of a file that was seen", ("path", "size", "mtime"), "seen_at")

@@ -15,7 +15,7 @@ PACKAGES = ("calotype", "torch", "torchvision", "numpy", "pillow", "mlflow", "dv
 
 
 def describe(root: Path, device: str, threads: int) -> dict[str, Any]:
-    """Git state, processor, versions, and the Prefect flow run where there is one."""
+    """Git state, processor, versions, and the Prefect flow run and its reason where there are any."""
     git = git_state.read(root)
     return {
         "git_commit": git.commit,
@@ -30,6 +30,7 @@ def describe(root: Path, device: str, threads: int) -> dict[str, Any]:
         "versions": {name: _version(name) for name in PACKAGES},
         "flow_run_id": os.environ.get("CALOTYPE_FLOW_RUN_ID", ""),
         "flow_run_name": os.environ.get("CALOTYPE_FLOW_RUN_NAME", ""),
+        "reason": os.environ.get("CALOTYPE_REASON", ""),
     }
 
 

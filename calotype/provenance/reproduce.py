@@ -176,7 +176,9 @@ def compare(recipe: Recipe, made: Path, environment: Mapping[str, Any], evaluate
         whole = recipe.version.tags[BUNDLE_DIGEST]
         return Verdict(True, (f"{title}: reproduced, bit for bit", f"bundle {whole}"))
     if digests[WEIGHTS] == recipe.digests[WEIGHTS]:
-        return Verdict(False, (f"{title}: not reproduced: equal weights, but another {DESCRIPTION}",))
+        names = sorted({*recipe.digests, *digests})
+        another = " and ".join(name for name in names if recipe.digests.get(name) != digests.get(name))
+        return Verdict(False, (f"{title}: not reproduced: equal weights, but another {another}",))
     others = _differences(recipe.environment, environment)
     if not others:
         return Verdict(

@@ -9,12 +9,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from calotype import delta, exactly_once
 from calotype.data import dataset
 from calotype.data.splitting import read_splits
 from calotype.errors import DataError, UsageError
 from calotype.files import sha256_of
 from calotype.params import Params
-from calotype.predictions import prediction_table
+from calotype.predictions.prediction_rows import PREDICTED
+from calotype.predictions.tables import FILES, PREDICTIONS
 from calotype.project import Project
 from calotype.provenance.chain import Chain, Follower
 from calotype.releases.runs import Store, parse_version
@@ -26,6 +28,7 @@ Kind = Literal["prediction", "batch", "image", "version", "run"]
 ROW = (
     "path",
     "image_id",
+    "role",
     "status",
     "reason",
     "label",
@@ -38,7 +41,7 @@ ROW = (
     "batch_id",
     "predicted_at",
 )
-"""Columns of a prediction that a trace repeats, where the table has them."""
+"""What a trace repeats of a file and of the answer to its content."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Trace:
     kind, what
         What was asked for.
     rows
-        Rows of the predictions table, with ``seen``: the split in which the model learned from that very image.
+        Answers, and files that were rejected, with ``seen``: the split in which the model learned from that very image.
     batch
         Counts of a batch.
     image
@@ -98,9 +101,9 @@ def trace(project: Project, params: Params, what: str, path: str | None = None, 
     params
         ``name`` is the model whose version a bare number means.
     what
-        An image file, a version (``3`` or ``digits/3``), an MLflow run id, or a batch of the predictions table.
+        An image file, a version (``3`` or ``digits/3``), an MLflow run id, or a scheduled batch.
     path
-        With a batch: the path of one of its rows.
+        With a batch: the path of one of its files.
     images
         Whether to list the images that each model learned from.
 
@@ -139,40 +142,38 @@ def _of_run(project: Project, run_id: str, images: bool) -> Trace:
 
 
 def _of_batch(project: Project, batch_id: str, images: bool) -> Trace:
-    rows = _rows(project, batch_id=batch_id)
-    if not rows:
-        raise UsageError(_unknown(project, batch_id))
+    files = _require_files(project, batch_id)
+    answers = _answers(project, batch_id=batch_id)
     batch = {
         "batch_id": batch_id,
-        "rows": len(rows),
-        "predicted": sum(row["status"] == "predicted" for row in rows),
-        "predicted_at": _plain(rows[0])["predicted_at"],
+        "files": len(files),
+        "predicted": sum(file["status"] == PREDICTED for file in files),
+        "answers": len(answers),
+        "predicted_at": _moment(files[0]["seen_at"]),
     }
-    _, chains = _chains(project, rows, images)
+    _, chains = _chains(project, answers, images)
     return Trace("batch", batch_id, (), batch, None, chains)
 
 
 def _of_row(project: Project, batch_id: str, path: str, images: bool) -> Trace:
-    inbox = Path(path).absolute()
-    below = inbox.relative_to(project.inbox).as_posix() if inbox.is_relative_to(project.inbox) else path
-    rows = _rows(project, batch_id=batch_id)
-    if not rows:
-        raise UsageError(_unknown(project, batch_id))
+    named = path if "://" in path else str(Path(path).absolute())
+    below = named.removeprefix(f"{project.inbox.rstrip('/')}/")
+    files = _require_files(project, batch_id)
     # The same path twice in a batch: its file changed in between. The last stands.
-    chosen = [row for row in rows if row["path"] in (path, below)][-1:]
+    chosen = [file for file in files if file["path"] in (path, below)][-1:]
     if not chosen:
         raise UsageError(
-            f"{path}: no row of batch {batch_id} has this path, of {len(rows):,} rows such as {rows[0]['path']!r}."
+            f"{path}: no file of batch {batch_id} has this path, of {len(files):,} files such as {files[0]['path']!r}."
         )
-    shown, chains = _chains(project, chosen, images)
+    shown, chains = _chains(project, _rows_of_files(project, chosen), images)
     return Trace("prediction", path, shown, None, None, chains)
 
 
 def _of_image(project: Project, file: Path, images: bool) -> Trace:
     image_id = sha256_of(file)
-    rows = _rows(project, image_id=image_id)
+    rows = _answers(project, image_id=image_id) or _rows_of_files(project, _files(project, image_id=image_id))
     shown, chains = _chains(project, rows, images)
-    table = project.relative(project.predictions)
+    table = project.relative(project.table("predictions"))
     never = f"{file} is in no scheduled prediction: no row of {table} has its SHA-256 (files of --to are not read)"
     missing = {} if rows else {"predictions": never}
     return Trace("image", str(file), shown, None, _in_dataset(project, image_id), chains, missing)
@@ -188,6 +189,8 @@ def _chains(
     follower = Follower(project, store)
     models: dict[tuple[str, int, str], datetime] = {}
     for row in rows:
+        if row["status"] != PREDICTED:
+            continue
         key = (row["model_name"], row["model_version"], row["run_id"])
         models[key] = min(models.get(key, row["predicted_at"]), row["predicted_at"])
     chains = {}
@@ -196,33 +199,72 @@ def _chains(
         chains[run_id] = follower.follow(run_id, version, named=(name, number), predicted_at=at, with_images=images)
     shown = []
     for row in rows:
-        learned = chains[row["run_id"]].learned_from
+        learned = chains[row["run_id"]].learned_from if row["status"] == PREDICTED else None
         seen = None if learned is None else learned.get(row["image_id"])
         shown.append(_plain(row) | {"seen": seen})
     return tuple(shown), tuple(chains.values())
 
 
-def _rows(project: Project, **wanted: str) -> list[dict[str, Any]]:
-    """Rows of the predictions table where a column has a value, in order of their moment."""
-    import pyarrow.dataset as ds
+def _rows_of_files(project: Project, files: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The answers to what files hold, under the files' own paths; a file that was rejected as it is."""
+    rows: list[dict[str, Any]] = []
+    for file in files:
+        answers = _answers(project, image_id=file["image_id"]) if file["status"] == PREDICTED else []
+        rows += [answer | {"path": file["path"]} for answer in answers]
+        if not answers:
+            rows.append(dict.fromkeys(ROW) | dict(file) | {"predicted_at": file["seen_at"]})
+    return rows
 
-    table = prediction_table.open_table(project.predictions)
+
+def _answers(project: Project, **wanted: str) -> list[dict[str, Any]]:
+    """Rows of the table of predictions where a column has a value, in order of their moment."""
+    columns = [name for name in ROW if name in PREDICTIONS.schema.names]
+    rows = _rows(project, "predictions", PREDICTIONS, columns, wanted)
+    return [
+        row | {"status": PREDICTED, "reason": None}
+        for row in sorted(rows, key=lambda row: (row["predicted_at"], row["path"]))
+    ]
+
+
+def _files(project: Project, **wanted: str) -> list[dict[str, Any]]:
+    """Rows of the table of files where a column has a value, in order of their moment."""
+    columns = ["path", "image_id", "status", "reason", "batch_id", "seen_at"]
+    rows = _rows(project, "files", FILES, columns, wanted)
+    return sorted(rows, key=lambda row: (row["seen_at"], row["path"]))
+
+
+def _rows(
+    project: Project, name: str, kind: delta.Kind, columns: Sequence[str], wanted: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    import pyarrow.compute as pc
+
+    table = exactly_once.open_table(project.table(name), kind)
     if table is None:
         return []
     ((column, value),) = wanted.items()
-    source = table.to_pyarrow_dataset()
-    columns = [name for name in ROW if name in source.schema.names]
-    rows: list[dict[str, Any]] = source.to_table(columns=columns, filter=ds.field(column) == value).to_pylist()
-    return sorted(rows, key=lambda row: (row["predicted_at"], row["path"]))
+    found = exactly_once.batches(table, columns, pc.field(column) == value)
+    return [row for batch in found for row in batch.to_pylist()]
+
+
+def _require_files(project: Project, batch_id: str) -> list[dict[str, Any]]:
+    files = _files(project, batch_id=batch_id)
+    if not files:
+        raise UsageError(_unknown(project, batch_id))
+    return files
 
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: row.get(name) for name in ROW} | {"predicted_at": row["predicted_at"].isoformat(timespec="seconds")}
+    return {name: row.get(name) for name in ROW} | {"predicted_at": _moment(row["predicted_at"])}
+
+
+def _moment(moment: datetime) -> str:
+    return moment.isoformat(timespec="seconds")
 
 
 def _unknown(project: Project, what: str) -> str:
-    table = prediction_table.open_table(project.predictions)
-    ids = set() if table is None else set(table.to_pyarrow_dataset().to_table(["batch_id"])["batch_id"].to_pylist())
+    table = exactly_once.open_table(project.table("files"), FILES)
+    scanned = exactly_once.batches(table, ["batch_id"]) if table is not None else ()
+    ids = {name for batch in scanned for name in batch["batch_id"].unique().to_pylist()}
     known = f"its last batches: {', '.join(sorted(ids)[-3:])}" if ids else "it holds no batches"
     return (
         f"{what}: no file, no version, no MLflow run, and no batch of {project.relative(project.predictions)} has this "

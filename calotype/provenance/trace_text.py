@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from calotype.predictions.tables import SHADOW
 from calotype.provenance.chain import PLACES, Chain
 
 if TYPE_CHECKING:
@@ -55,7 +56,9 @@ def _nodes(trace: Trace) -> Iterator[Node]:
 
 def _heading(trace: Trace) -> str:
     if trace.batch is not None:
-        counts = f"{trace.batch['rows']:,} rows, {trace.batch['predicted']:,} predicted"
+        counts = (
+            f"{trace.batch['files']:,} files, {trace.batch['predicted']:,} predicted, {trace.batch['answers']:,} rows"
+        )
         return f"batch {trace.batch['batch_id']}: {counts}, {trace.batch['predicted_at']}"
     return f"{trace.kind} {trace.what}"
 
@@ -77,9 +80,9 @@ def _row(row: Mapping[str, Any]) -> str:
     answer += f" ({row['reason']})" if row["reason"] else ""
     answer += ", abstained" if row["abstained"] else ""
     learned = f"; the model learned from this image ({row['seen']})" if row["seen"] in ("train", "val") else ""
-    by = f"{row['model_name']}/{row['model_version']}"
-    by += f" ({row['engine']})" if row["engine"] else ""
-    return f"{row['path']}: {answer}, by {by} in batch {row['batch_id']}, {row['predicted_at']}{learned}"
+    by = f", by {row['model_name']}/{row['model_version']} ({row['engine']})" if row["model_name"] else ""
+    by += " in the shadow" if row["role"] == SHADOW else ""
+    return f"{row['path']}: {answer}{by} in batch {row['batch_id']}, {row['predicted_at']}{learned}"
 
 
 def _chain(chain: Chain) -> Node:

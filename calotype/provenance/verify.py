@@ -189,7 +189,8 @@ def _bundle(folder: Path, name: str, what_to_do: str) -> Iterator[str]:
     except ValueError as error:
         yield f"{name}: digests.json cannot be read ({error}). {what_to_do}"
         return
-    for file in BUNDLE_FILES:
+    # A bundle with a reference lists it as well.
+    for file in sorted({*BUNDLE_FILES, *digests}):
         yield from _compare(folder / file, digests.get(file), f"{name}: {file}", what_to_do)
 
 

@@ -37,7 +37,7 @@ from calotype.releases.versions import (
     Registry,
 )
 
-__all__ = ["CHALLENGER", "CHAMPION", "Champion", "RegisteredVersion", "champion", "register"]
+__all__ = ["CHALLENGER", "CHAMPION", "Champion", "RegisteredVersion", "challenger", "champion", "register"]
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,21 @@ def champion(project: Project, params: Params, *, prefix: str = "predict") -> Ch
             raise UsageError(
                 f"no version of {params.name!r} is the champion. Run `calotype register`, then `calotype promote`."
             )
+        return versions.local(registry, versions.require(registry, params.name, number))
+
+
+def challenger(project: Project, params: Params) -> Champion | None:
+    """The version with the alias challenger, its bundle on this machine; None where there is none.
+
+    Raises
+    ------
+    DataError
+        If what MLflow holds is not the bundle that was registered.
+    """
+    with versions.connected(project) as registry:
+        number = registry.alias(params.name, CHALLENGER)
+        if number is None:
+            return None
         return versions.local(registry, versions.require(registry, params.name, number))
 
 

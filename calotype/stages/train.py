@@ -36,11 +36,14 @@ SHAPING = ("image", "network", "train", "augment")
 """Sections of params.yaml that make a training what it is."""
 
 AFTERWARDS = (
+    "calotype/data/appearance.py",
     "calotype/evaluation/abstention.py",
     "calotype/evaluation/calibration.py",
     "calotype/evaluation/columns.py",
     "calotype/evaluation/metrics.py",
     "calotype/learning/calibrating.py",
+    "calotype/learning/embedding.py",
+    "calotype/learning/reference.py",
 )
 """Code that works on the finished weights: a change of it asks for no epoch."""
 
@@ -172,7 +175,8 @@ def _finish(
     """Write the bundle, then the record, then MLflow: each is a projection of the one before."""
     best = state.history[state.best_epoch]
     say("train", f"keeps epoch {state.best_epoch + 1}: validation accuracy {best.val_accuracy:.2%}")
-    bundle.save(calibrated(_bundle(params, plan, state, statistics), validation, params), project.bundle)
+    made, reference = calibrated(_bundle(params, plan, state, statistics), validation, params)
+    bundle.save(made, project.bundle, reference)
     record = started.model_copy(
         update={
             "mlflow_run_id": run_id,

@@ -16,6 +16,7 @@ from calotype.project import Project
 
 if TYPE_CHECKING:
     from calotype.learning.bundle import Bundle
+    from calotype.learning.reference import Reference
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -34,6 +35,7 @@ def tiny_bundle(values: Params) -> Bundle:
 
     from calotype.learning import network
     from calotype.learning.bundle import Bundle
+    from calotype.learning.inference import with_embedding
 
     small = values.network.model_copy(update={"widths": [8, 16], "convs": 1, "hidden": [], "dropout": 0.0})
     digits = load_digits()
@@ -52,7 +54,7 @@ def tiny_bundle(values: Params) -> Bundle:
         loss.backward()
         optimizer.step()
     torch.set_num_threads(threads)
-    return Bundle(
+    made = Bundle(
         network=small,
         classes=tuple(str(digit) for digit in range(10)),
         image=values.image,
@@ -62,10 +64,29 @@ def tiny_bundle(values: Params) -> Bundle:
         weights=model.state_dict(),
         trained_with={},
     )
+    return with_embedding(made)
 
 
 @pytest.fixture(scope="session")
-def evaluated_project(reproduced: Project, tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Project:
+def tiny_reference(tiny_bundle: Bundle) -> Reference:
+    """What the tiny model answers for a third of the digits, as if they were validation images."""
+    import numpy as np
+    from sklearn.datasets import load_digits
+
+    from calotype.data.appearance import appearance
+    from calotype.learning.inference import Classifier
+    from calotype.learning.reference import Reference
+
+    digits = load_digits()
+    images = (digits.images[::3] * 255 / 16).round().astype("uint8")[:, None]
+    probabilities, embedding = Classifier(tiny_bundle, device="cpu", batch_size=64).answers(images)
+    return Reference(embedding.astype(np.float16), probabilities, appearance(images), digits.target[::3])
+
+
+@pytest.fixture(scope="session")
+def evaluated_project(
+    reproduced: Project, tiny_bundle: Bundle, tiny_reference: Reference, tmp_path_factory: pytest.TempPathFactory
+) -> Project:
     """A project with an MLflow store of its own, whose evaluated model is the tiny one; tests leave it as it is."""
     from calotype.learning import bundle
     from calotype.learning.run_record import RunRecord
@@ -74,7 +95,7 @@ def evaluated_project(reproduced: Project, tiny_bundle: Bundle, tmp_path_factory
     root = tmp_path_factory.mktemp("evaluated") / "project"
     shutil.copytree(reproduced.root, root, ignore=shutil.ignore_patterns("mlruns", ".cache"), symlinks=True)
     project = Project(root)
-    bundle.save(tiny_bundle, project.bundle)
+    bundle.save(tiny_bundle, project.bundle, tiny_reference)
     digest = bundle.digest(project.bundle)
     record = RunRecord.read(project.run_json)
     record.model_copy(update={"key": digest[:32], "bundle_digest": digest}).write(project.run_json)

@@ -28,10 +28,11 @@ def test_no_project_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_places_move_with_the_environment(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert project.inbox == project.root / "data" / "inbox"
+    assert project.inbox == str(project.root / "data" / "inbox")
     monkeypatch.setenv("CALOTYPE_PREDICT_INBOX", "/elsewhere")
     monkeypatch.setenv("CALOTYPE_PREDICT_OUTPUT", "out")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
-    assert project.inbox == Path("/elsewhere")
-    assert project.predictions == project.root / "out"
+    assert project.inbox == "/elsewhere"
+    assert project.predictions == str(project.root / "out")
+    assert project.table("files") == str(project.root / "out" / "files")
     assert project.tracking_uri == "http://127.0.0.1:1"

@@ -37,6 +37,7 @@ def test_a_restored_run_says_what_the_training_said(trained_project: Project) ->
         "bundle/digests.json",
         "bundle/model.json",
         "bundle/model.safetensors",
+        "bundle/reference.safetensors",
     }
     dataset = run.inputs.dataset_inputs[0].dataset
     assert dataset.digest == record.dataset["dvc_md5"]

@@ -1,4 +1,4 @@
-"""Fifteen files give fifteen rows, and an inbox gives each image one row in the table, for ever."""
+"""Fifteen files give fifteen rows."""
 
 from __future__ import annotations
 
@@ -16,23 +16,13 @@ import pytest
 from calotype import params
 from calotype.errors import DataError, ParamsError, UsageError
 from calotype.params import Params
-from calotype.predictions import output, prediction, prediction_table
-from calotype.predictions.prediction import Means, predict_inbox, predict_to_file
+from calotype.predictions import answering, output
+from calotype.predictions.answering import Means
+from calotype.predictions.prediction import predict_to_file
 from calotype.project import Project
 from calotype.releases.local_bundles import known_champion
 
 pytestmark = pytest.mark.slow
-
-NIGHT = """
-import sys
-from pathlib import Path
-from calotype import params
-from calotype.predictions import prediction
-from calotype.project import Project
-project = Project(Path(sys.argv[1]))
-done = prediction.predict_inbox(project, params.load(project.params), inbox=Path(sys.argv[2]), dry_run=False)
-print(done.appended)
-"""
 
 
 @pytest.fixture
@@ -43,17 +33,6 @@ def at(champion_project: Project) -> Params:
 @pytest.fixture
 def inbox(fifteen_files: Path, tmp_path: Path) -> Path:
     return shutil.copytree(fifteen_files, tmp_path / "inbox", symlinks=True)
-
-
-@pytest.fixture
-def night(champion_project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """The project with a table of this test's own."""
-    monkeypatch.setenv("CALOTYPE_PREDICT_OUTPUT", str(tmp_path / "table"))
-    return champion_project
-
-
-def table_of(project: Project) -> pl.DataFrame:
-    return pl.read_delta(str(project.predictions))
 
 
 def test_ten_good_and_five_bad_files_give_fifteen_rows_and_one_line(
@@ -135,66 +114,6 @@ def test_a_device_that_is_not_there_is_refused_by_the_option_that_named_it(
         predict_to_file(champion_project, at, inbox, tmp_path / "out.csv", Means(device="abacus"))
 
 
-def test_a_second_night_appends_only_what_is_new(night: Project, at: Params, inbox: Path) -> None:
-    first = predict_inbox(night, at, inbox=inbox, dry_run=False)
-    assert (first.files, first.new, first.appended, first.predicted) == (15, 15, 15, 10)
-    second = predict_inbox(night, at, inbox=inbox, dry_run=False)
-    assert second.summary() == f"{inbox}: 15 files, 0 new: nothing to predict"
-    (inbox / "bad-empty.png").write_bytes((inbox / "digit-7.png").read_bytes())
-    shutil.copy(inbox / "digit-1.png", inbox / "late.png")
-    third = predict_inbox(night, at, inbox=inbox, dry_run=False)
-    assert (third.new, third.appended, third.predicted) == (2, 2, 2)
-    frame = table_of(night)
-    assert frame.height == 17
-    assert set(frame["batch_id"]) == {first.batch_id, third.batch_id}
-    assert frame["predicted_at"].dtype == pl.Datetime("us", "UTC")
-    assert first.summary() == (
-        f"{inbox}: 15 files, 15 new: 10 predicted, 5 rejected (1 bad-name, 1 broken-link, 1 corrupt, 1 empty, "
-        f"1 unsupported-format) by digits version 1 → {night.predictions}, 15 rows as batch {first.batch_id}"
-    )
-
-
-def test_a_dry_run_says_what_would_be_and_writes_nothing(night: Project, at: Params, inbox: Path) -> None:
-    done = predict_inbox(night, at, inbox=inbox, dry_run=True)
-    assert (done.new, done.predicted, done.appended) == (15, 10, 0)
-    assert done.summary().endswith(f"; dry run, nothing is written to {night.predictions}")
-    assert not night.predictions.exists()
-
-
-def test_an_empty_or_absent_inbox_is_a_quiet_night(night: Project, at: Params, tmp_path: Path) -> None:
-    absent = predict_inbox(night, at, inbox=tmp_path / "absent", dry_run=False)
-    assert absent.summary() == f"{tmp_path / 'absent'}: 0 files, 0 new (no such folder): nothing to predict"
-    (tmp_path / "empty").mkdir()
-    empty = predict_inbox(night, at, inbox=tmp_path / "empty", dry_run=False)
-    assert empty.summary() == f"{tmp_path / 'empty'}: 0 files, 0 new (no files): nothing to predict"
-
-
-def test_an_image_that_another_batch_appended_meanwhile_is_left_to_it(
-    night: Project, at: Params, inbox: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    append = prediction_table.append
-
-    def late(place: Path, spool: Path) -> int:
-        monkeypatch.setattr(prediction_table, "append", append)
-        predict_inbox(night, at, inbox=inbox, dry_run=False)
-        return append(place, spool)
-
-    monkeypatch.setattr(prediction_table, "append", late)
-    done = predict_inbox(night, at, inbox=inbox, dry_run=False)
-    assert (done.new, done.appended) == (15, 0)
-    assert "(15 were appended by another batch meanwhile)" in done.summary()
-    assert table_of(night).height == 15
-
-
-def test_two_processes_on_one_inbox_append_each_image_once(night: Project, inbox: Path) -> None:
-    command = [sys.executable, "-c", NIGHT, str(night.root), str(inbox)]
-    racers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    appended = [int(racer.communicate(timeout=200)[0]) for racer in racers]
-    assert sum(appended) == 15
-    frame = table_of(night)
-    assert frame.height == frame.select("path", "image_id").n_unique() == 15
-
-
 def test_memory_holds_batches_not_the_whole_inbox(
     champion_project: Project, at: Params, inbox: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,7 +153,7 @@ def test_without_its_bundle_here_the_champion_is_asked_of_the_registry(
 
 
 def test_a_tally_names_the_codes_in_order() -> None:
-    tally = prediction.Tally(predicted=10)
+    tally = answering.Tally(predicted=10)
     tally.rejected.update({"empty": 3, "corrupt": 2})
     assert tally.counts() == "10 predicted, 5 rejected (2 corrupt, 3 empty)"
     assert replace(tally, abstained=3).counts() == "10 predicted (3 abstained), 5 rejected (2 corrupt, 3 empty)"

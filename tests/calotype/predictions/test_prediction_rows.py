@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
 from calotype.learning.bundle import Bundle
 from calotype.learning.inference import Classifier
 from calotype.params import ImageParams
-from calotype.predictions.incoming import Folder, Waiting
-from calotype.predictions.known import Known, digests_of
-from calotype.predictions.prediction_rows import SCHEMA, Form, Model, answered, classify, prepare
+from calotype.predictions.incoming import Folder, Waiting, read_file
+from calotype.predictions.prediction_rows import SCHEMA, Model, classify
+from calotype.predictions.preparing import Form, in_order, prepare
 
 MODEL = Model("digits", 3, "run")
 
@@ -26,9 +26,12 @@ def rows_of(
     bundle: Bundle, waiting: list[Waiting], batch_size: int, *, workers: int = 2, engine: str = "float32"
 ) -> list[dict[str, Any]]:
     classifier = Classifier(bundle, device="cpu", batch_size=batch_size, threads=1, engine=engine)
-    form = Form(bundle.image, max_megapixels=1)
-    batches = answered(waiting, form, classifier, MODEL, batch_size=batch_size, workers=workers)
-    return [row for batch in batches for row in batch.to_pylist()]
+    form = Form((bundle.image,), max_megapixels=1)
+
+    def work(batch: list[Waiting]) -> pa.RecordBatch:
+        return classify(prepare(batch, form, read_file), classifier, MODEL, bundle.image)
+
+    return [row for rows in in_order(waiting, work, batch_size=batch_size, workers=workers) for row in rows.to_pylist()]
 
 
 def test_ten_good_and_five_bad_files_give_fifteen_rows_in_order(tiny_bundle: Bundle, fifteen_files: Path) -> None:
@@ -102,37 +105,6 @@ def test_a_row_says_which_engine_answered(tiny_bundle: Bundle, fifteen_files: Pa
     assert sum(right) >= 8
 
 
-def test_waiting_images_are_taken_up_no_further_ahead_than_there_are_workers(
-    tiny_bundle: Bundle, fifteen_files: Path
-) -> None:
-    taken = 0
-
-    def endless() -> Iterator[Waiting]:
-        nonlocal taken
-        while True:
-            taken += 1
-            yield Waiting("digit-0.png", fifteen_files / "digit-0.png")
-
-    classifier = Classifier(tiny_bundle, device="cpu", batch_size=4, threads=1)
-    form = Form(tiny_bundle.image, max_megapixels=1)
-    rows = answered(endless(), form, classifier, MODEL, batch_size=4, workers=2)
-    for _ in range(5):
-        assert next(rows).num_rows == 4
-    assert taken <= (5 + 2) * 4
-    rows.close()  # type: ignore[attr-defined]
-
-
-def test_a_known_image_is_neither_decoded_nor_given_a_row(tiny_bundle: Bundle, fifteen_files: Path) -> None:
-    waiting = Waiting("digit-0.png", fifteen_files / "digit-0.png")
-    form = Form(tiny_bundle.image, max_megapixels=1)
-    found = prepare([waiting], form)
-    known = Known(digests_of([(found.paths[0], found.image_ids[0])]))
-    left = prepare([waiting, Waiting("elsewhere.png", waiting.file)], form, known)
-    assert left.paths == ["elsewhere.png"]
-    assert len(left.pixels) == 1
-    assert classify(prepare([waiting], form, known), Broken(), MODEL).num_rows == 0
-
-
 class Broken:
     classes = ("a", "b")
     abstain_below = 0.0
@@ -144,12 +116,15 @@ class Broken:
         answers[:1] = np.nan
         return answers
 
+    def answers(self, images_nchw: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        return self.probabilities(images_nchw), np.empty((len(images_nchw), 0), np.float32)
+
 
 def test_an_answer_that_is_no_number_becomes_a_rejected_row(fifteen_files: Path) -> None:
-    form = Form(ImageParams(size=8, channels=1, resize="stretch"), 1)
+    image = ImageParams(size=8, channels=1, resize="stretch")
     names = ("bad-empty.png", "digit-0.png", "bad-text.jpg", "digit-1.png")
-    found = prepare([Waiting(name, fifteen_files / name) for name in names], form)
-    rows = classify(found, Broken(), MODEL)
+    found = prepare([Waiting(name, fifteen_files / name) for name in names], Form((image,), 1), read_file)
+    rows = classify(found, Broken(), MODEL, image)
     assert rows.schema == SCHEMA
     rows.validate(full=True)
     assert [row["status"] for row in rows.to_pylist()] == ["rejected", "rejected", "rejected", "predicted"]

@@ -15,7 +15,7 @@ from calotype.provenance.reproduce import Recipe, compare
 from calotype.releases.runs import KnownRun, Version
 
 MACHINE = {"device": "cpu", "threads": 2, "processor_flags": ["avx2"], "versions": {"torch": "2.15.0"}}
-DIGESTS = {"model.json": "d" * 64, "model.safetensors": "e" * 64}
+DIGESTS = {"model.json": "d" * 64, "model.safetensors": "e" * 64, "reference.safetensors": "f" * 64}
 FIGURES = {"test/accuracy": 0.90, "test/accuracy_low": 0.87, "test/accuracy_high": 0.93, "test/f1_macro": 0.89}
 
 
@@ -37,7 +37,7 @@ def recipe(metrics: Mapping[str, float] = FIGURES) -> Recipe:
 
 
 def made(folder: Path, **digests: str) -> Path:
-    renamed = {"description": "model.json", "weights": "model.safetensors"}
+    renamed = {"description": "model.json", "weights": "model.safetensors", "reference": "reference.safetensors"}
     changed = DIGESTS | {renamed[name]: value for name, value in digests.items()}
     (folder / "digests.json").write_text(json.dumps(changed), encoding="utf-8")
     return folder
@@ -57,6 +57,12 @@ def test_equal_weights_with_another_description_do_not_agree(tmp_path: Path) -> 
     verdict = compare(recipe(), made(tmp_path, description="0" * 64), MACHINE, never)
     assert not verdict.agrees
     assert "equal weights, but another model.json" in verdict.summary()
+
+
+def test_equal_weights_with_another_reference_do_not_agree(tmp_path: Path) -> None:
+    verdict = compare(recipe(), made(tmp_path, reference="0" * 64), MACHINE, never)
+    assert not verdict.agrees
+    assert "equal weights, but another reference.safetensors" in verdict.summary()
 
 
 def test_other_weights_on_the_same_machine_do_not_agree(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from calotype.cli import app
 from calotype.errors import CalotypeError, UsageError
 from calotype.files import sha256_of
 from calotype.learning.run_record import RunRecord
-from calotype.predictions import prediction
+from calotype.predictions import scheduled
 from calotype.project import Project
 from calotype.provenance.trace import Trace, trace
 from calotype.releases import model_card
@@ -33,15 +33,15 @@ def predicted(champion_project: Project, fifteen_files: Path, tmp_path_factory: 
     project = Project(tmp_path_factory.mktemp("predicted") / "project")
     shutil.copytree(champion_project.root, project.root, symlinks=True)
     shutil.copytree(fifteen_files, project.inbox, symlinks=True)
-    (project.inbox / "learned.pgm").write_bytes((project.root / LEARNED).read_bytes())
-    prediction.predict_inbox(project, params.load(project.params), inbox=project.inbox, dry_run=False)
+    (Path(project.inbox) / "learned.pgm").write_bytes((project.root / LEARNED).read_bytes())
+    scheduled.predict_inbox(project, params.load(project.params))
     return project
 
 
 @pytest.fixture(scope="module")
 def batch_id(predicted: Project) -> str:
     """The id of its one batch."""
-    return str(pl.read_delta(str(predicted.predictions))["batch_id"][0])
+    return str(pl.read_delta(predicted.table("files"))["batch_id"][0])
 
 
 def follow(project: Project, what: str, path: str | None = None, *, images: bool = False) -> Trace:
@@ -77,7 +77,7 @@ def test_a_row_leads_to_version_promotion_run_commit_data_and_parameters(predict
 def test_a_batch_and_a_run_and_a_version_lead_to_the_same_chain(predicted: Project, batch_id: str) -> None:
     by_batch = follow(predicted, batch_id)
     run_id = by_batch.chains[0].links["run"].value["run_id"]
-    assert by_batch.batch["rows"] == 16
+    assert by_batch.batch["files"] == 16
     assert by_batch.batch["predicted"] == 11
     links = by_batch.chains[0].as_json()
     for what in (run_id, "1", "digits/1"):
@@ -88,7 +88,7 @@ def test_an_image_file_is_found_by_its_content_and_says_whether_the_model_learne
     predicted: Project, batch_id: str, tmp_path: Path
 ) -> None:
     copy = tmp_path / "another name.pgm"
-    copy.write_bytes((predicted.inbox / "learned.pgm").read_bytes())
+    copy.write_bytes((Path(predicted.inbox) / "learned.pgm").read_bytes())
     found = follow(predicted, str(copy))
     assert [row["path"] for row in found.rows] == ["learned.pgm"]
     split = split_of(predicted, LEARNED)
@@ -128,7 +128,7 @@ def test_the_images_are_those_the_model_learned_from(predicted: Project) -> None
             None,
             r"nothing.png: no file, no version, .* no batch of data/predictions .*its last batches: 20",
         ),
-        ("BATCH", "absent.png", "absent.png: no row of batch .* has this path, of 16 rows"),
+        ("BATCH", "absent.png", "absent.png: no file of batch .* has this path, of 16 files"),
     ],
 )
 def test_what_is_unknown_is_one_line(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-Key = tuple[str, str | None]
-"""What makes two sightings of an image the same: the path, and the content's image_id."""
+Key = tuple[object, ...]
+"""What makes two rows the same: the values of some columns, moments as microseconds since 1970."""
 
 Digests = NDArray[np.bytes_]
 """Digests of keys, 16 bytes each: among 10⁹ of them two are equal with a probability of 10⁻²¹."""
@@ -45,14 +45,27 @@ NONE = Known(np.empty(0, dtype=f"S{_WIDTH}"))
 def digests_of(keys: Iterable[Key]) -> Digests:
     """Digest keys, in their order."""
     found = b"".join(
-        hashlib.blake2b(f"{path}\0{image_id or ''}".encode(), digest_size=_WIDTH).digest() for path, image_id in keys
+        hashlib.blake2b(
+            "\0".join("" if part is None else str(part) for part in key).encode(), digest_size=_WIDTH
+        ).digest()
+        for key in keys
     )
     return np.frombuffer(found, dtype=f"S{_WIDTH}")
 
 
-def digests_in(batches: Iterable[pa.RecordBatch]) -> Digests:
-    """Digest the keys of rows, batch by batch."""
-    parts = [
-        digests_of(zip(batch["path"].to_pylist(), batch["image_id"].to_pylist(), strict=True)) for batch in batches
-    ]
+def digests_in(batches: Iterable[pa.RecordBatch], columns: Sequence[str]) -> Digests:
+    """Digest some columns of rows, batch by batch."""
+    parts = [digests_of(zip(*(_plain(batch[name]) for name in columns), strict=True)) for batch in batches]
     return np.concatenate(parts) if parts else np.empty(0, dtype=f"S{_WIDTH}")
+
+
+def first_of_each(digests: Digests) -> NDArray[np.bool_]:
+    """Which keys stand there for the first time, shape (N,)."""
+    is_first = np.zeros(len(digests), dtype=np.bool_)
+    is_first[np.unique(digests, return_index=True)[1]] = True
+    return is_first
+
+
+def _plain(column: pa.Array) -> list[object]:
+    values: list[object] = (column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column).to_pylist()
+    return values
