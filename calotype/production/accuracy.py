@@ -204,7 +204,7 @@ def _answers(project: Project, params: Params, labels: pl.DataFrame, by: By) -> 
     start = pl.col("predicted_at").dt.truncate(WINDOWS[by]).alias("window")
     empty = pl.DataFrame(PREDICTIONS.schema.empty_table()).select(COLUMNS).with_columns(start)
     found, counts = [empty.join(truths, on="image_id")], [_counted(empty)]
-    for batch in batches(open_checked(project, "predictions", PREDICTIONS), COLUMNS, where):
+    for batch in batches(open_checked(project, "predictions", PREDICTIONS), PREDICTIONS, COLUMNS, where):
         rows = pl.DataFrame(batch).with_columns(start)
         counts.append(_counted(rows))
         found.append(rows.join(truths, on="image_id"))
