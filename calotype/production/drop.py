@@ -7,6 +7,7 @@ later label corrects an earlier one, the copy moves to the other class.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections import Counter
@@ -213,10 +214,8 @@ def _place(data: bytes, to: Path) -> bool:
 
 def _link(file: Path, to: Path) -> None:
     """Give a file a second name unless that name is taken; a rename would overwrite."""
-    try:
+    with contextlib.suppress(FileExistsError):
         os.link(file, to)
-    except FileExistsError:
-        return
 
 
 def _listed(names: Sequence[str]) -> str:
