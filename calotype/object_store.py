@@ -60,7 +60,8 @@ def client(*, attempts: int, answer_s: float) -> Any:
         retries={"mode": "standard", "total_max_attempts": attempts},
         max_pool_connections=32,
     )
-    return boto3.client("s3", config=config)
+    # Of a session of its own: the common one keeps the keys that it found first.
+    return boto3.session.Session().client("s3", config=config)
 
 
 def reason(error: BaseException) -> str:
