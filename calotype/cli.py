@@ -368,6 +368,19 @@ def status() -> None:
 
 
 @app.command(rich_help_panel=SERVERS)
+def doctor(
+    json: Annotated[bool, typer.Option("--json", help="Print a JSON array")] = False,
+) -> None:
+    """Check versions, servers, disk, git, DVC and state; say what to do"""
+    from calotype.doctor import diagnosis
+    from calotype.project import Project
+
+    checks = diagnosis.diagnose(Project.find())
+    _print_json(diagnosis.as_json(checks)) if json else typer.echo(diagnosis.text(checks))
+    raise typer.Exit(0 if diagnosis.is_well(checks) else 1)
+
+
+@app.command(rich_help_panel=SERVERS)
 def ui() -> None:
     """Serve MLflow's pages on this project's runs"""
     from calotype import servers

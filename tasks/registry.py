@@ -24,9 +24,13 @@ VERDICTS = {"promote": "promoted", "hold": "held", "reject": "rejected"}
 """Last words of the events that tell Prefect's automations what came of a promotion: ``calotype.promotion.held``."""
 
 
+LASTING = (UsageError, DataError, ArithmeticError, AttributeError, ImportError, LookupError, NameError, TypeError)
+"""What fails again however often it is tried: a use or data that cannot work, and mistakes in code."""
+
+
 def may_pass(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
-    """Claim that a failure may pass, a server's say: both verbs give the same result when called again."""
-    return not isinstance(state.data, UsageError | DataError)
+    """Claim that a failure may pass, a server's say: every verb gives the same result when called again."""
+    return not isinstance(state.data, LASTING)
 
 
 verb = partial(task, cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=may_pass)

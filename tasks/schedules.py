@@ -5,8 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from uuid import UUID
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId, FlowRunFilter
 from prefect.client.schemas.objects import FlowRun
@@ -14,11 +12,13 @@ from prefect.logging import get_run_logger
 from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled
 
+from tasks.registry import verb
+
 PAGE = 200
 """Most runs that Prefect's server returns at once."""
 
 
-@task(task_run_name="cancel late runs", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=5)
+@verb(task_run_name="cancel late runs")
 def cancel_late_runs() -> int:
     """Cancel the other runs of this run's deployment that a schedule made and that were due before now.
 

@@ -99,7 +99,8 @@ class BatchSummary:
         ]
         lines = [f"{count:,} {text}" for count, text in found if count]
         lines += [f"the folder {path} cannot be listed" for path in self.unlisted]
-        return lines + ([self.shadow.summary()] if self.shadow else [])
+        lines += [self.shadow.summary()] if self.shadow else []
+        return lines + ([f"the least confident answers, as pictures: {self.page}"] if self.page else [])
 
     def _first_line(self) -> str:
         head = f"{self.inbox}: {counted_files(self.files)}, {self.new:,} new"

@@ -26,8 +26,8 @@ from calotype.predictions.tables import CHAMPION, FILES, PREDICTIONS
 from calotype.project import Project
 
 ROWS_AT_ONCE = 32_768
-SHARE_BYTES = 128 * 2**20
-"""Answers that are held at a time."""
+SHARE_BYTES = 256 * 2**20
+"""Answers that are held at a time. Each share reads the table once more: 200,000 rows of 1 kB are one share."""
 
 ANSWER_BATCH = "answered_in"
 """What the answer's batch is called beside the file's own."""

@@ -162,12 +162,18 @@ def measure(project: Project, params: Params, by: By = "week") -> Production:
 def judge(project: Project, params: Params) -> Judgement:
     """Tell, once, that the champion's production accuracy is shown to be below `monitor.min_accuracy`.
 
-    No label counts for two alarms of one version: when this answers ``is_below``, the moment up to which its labels were
-    added is written into the table of labels first (a property, by compare-and-swap), and only labels added after that
-    are judged next time. Of two monitors at once, one tells. If the process dies after this and before it has told
-    anyone, that alarm is lost, and the next needs new labels. Who asks after each addition asks often: with exact 95 %
-    intervals a champion that is just good enough is called low in at most 2.5 % of the looks, not in 2.5 % of its life.
-    `assess` looks and remembers nothing.
+    No label counts for two alarms of one version: when this answers ``is_below``, the moment up to which its labels
+    were added is first written into the table of labels (a property, by compare-and-swap), and next time only labels
+    added after that are judged. Of two monitors at once, one tells. If the process dies after this and before it has
+    told anyone, that alarm is lost, and the next needs new labels. Who asks after each addition asks often: a champion
+    that is just good enough is called low in at most 2.5 % of the looks, not in 2.5 % of its life.
+
+    Raises
+    ------
+    DataError
+        If something else is at a table's place.
+    CalotypeError
+        If a place cannot be reached.
     """
     for _ in range(ATTEMPTS):
         found, newest = _assess(project, params)
@@ -176,14 +182,9 @@ def judge(project: Project, params: Params) -> Judgement:
         if _claim(project, found.version, newest):
             return found
     raise CalotypeError(
-        f"{project.table(labels_table.NAME)}: {ATTEMPTS} attempts met other writers, each ahead of this one. Nothing was "
-        "judged; run the monitoring again."
+        f"{project.table(labels_table.NAME)}: {ATTEMPTS} attempts met other writers, each ahead of this one. "
+        "Nothing was judged; run the monitoring again."
     )
-
-
-def assess(project: Project, params: Params) -> Judgement:
-    """As `judge`, without remembering: for pages and reports."""
-    return _assess(project, params)[0]
 
 
 def exact(right: int, images: int) -> Estimate:

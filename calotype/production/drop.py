@@ -81,8 +81,8 @@ class Drop:
             lines.append(f"{counted(len(self.gone), 'image')} no longer in the inbox: {_listed(self.gone)}")
         if self.contested:
             lines.append(
-                f"{counted(len(self.contested), 'image')} in the dataset with another label: {_listed(self.contested)}. "
-                "Correct them by ingest.corrections."
+                f"{counted(len(self.contested), 'image')} in the dataset with another label: "
+                f"{_listed(self.contested)}. Correct them by ingest.corrections."
             )
         if self.homeless:
             lines.append(f"no class folder for {_listed(self.homeless)}: make it in {self.source}, and run again")

@@ -138,7 +138,7 @@ def notify_of_events(deployments: Sequence[str], block: str) -> dict[str, Any]:
         "type": "send-notification",
         "block_document_id": block,
         "subject": "{{ event.event }}",
-        "body": "{{ event.payload.summary or event.payload }}",
+        "body": "{{ event.payload.summary or event.payload.reason or event.payload }}",
     }
     return _automation(
         "notify of verdicts and drift", "To the addresses in CALOTYPE_NOTIFY_URLS.", deployments, trigger, action

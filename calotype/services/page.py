@@ -15,6 +15,9 @@ from calotype.services.status import Status, addresses_of
 REFRESH_S = 10
 """Seconds after which a browser reads the page again; the watch writes it as often."""
 
+LATEST = 12
+"""Reports that the page names."""
+
 
 @dataclass(frozen=True)
 class Link:
@@ -67,10 +70,12 @@ def server_links(addresses: dict[str, str]) -> list[Link]:
 
 
 def report_links(project: Project) -> list[Link]:
-    """Every page under reports/, by name."""
+    """The latest pages under reports/, the newest first: every batch of predictions leaves one."""
+    found = sorted(project.reports.rglob("*.html"), key=lambda path: path.stat().st_mtime, reverse=True)[:LATEST]
+    names = [path.relative_to(project.reports).as_posix() for path in found]
     return [
-        Link(f"../reports/{path.relative_to(project.reports).as_posix()}", path.stem, _changed(path))
-        for path in sorted(project.reports.rglob("*.html"))
+        Link(f"../reports/{name}", name.removesuffix(".html"), _changed(path))
+        for path, name in zip(found, names, strict=True)
     ]
 
 

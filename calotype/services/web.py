@@ -10,6 +10,7 @@ import urllib.request
 from typing import Any
 
 from calotype.errors import CalotypeError
+from calotype.parameters_table import without_password
 
 HEALTH_LIMIT_S = 5.0
 """Seconds within which a server that lives answers."""
@@ -55,8 +56,8 @@ def require(url: str, variable: str, address: str) -> None:
         except UNREACHED as error:
             reason = getattr(error, "reason", error)
     raise CalotypeError(
-        f"{variable} is {address}: no server answers at {url} ({reason}). Start it, correct the address, or unset the "
-        "variable: `calotype up` then starts a server of its own."
+        f"{variable} is {without_password(address)}: no server answers there ({reason}). Start it, correct the "
+        "address, or unset the variable: `calotype up` then starts a server of its own."
     )
 
 
