@@ -22,7 +22,7 @@ class MonitoringReport:
 
 @flow(name="monitoring")
 def monitoring() -> MonitoringReport:
-    """Judge the predictions since the last window, and the labels; emit `calotype.drift.detected`, `accuracy.dropped`."""
+    """Judge the predictions since the last window, and the labels; tell of drift that holds, and of accuracy lost."""
     monitored = judge_windows()
     reason = announce_drift()
     accuracy = announce_accuracy()

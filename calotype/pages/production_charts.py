@@ -81,7 +81,7 @@ def coverage(windows: Sequence[Window]) -> str:
 
 def _places(windows: Sequence[Window]) -> dict[tuple[date, int], float]:
     """Versions of one window stand side by side."""
-    places: dict[tuple[object, int], float] = {}
+    places: dict[tuple[date, int], float] = {}
     for start in {one.start for one in windows}:
         versions = [one.version for one in windows if one.start == start]
         for place, version in enumerate(versions):
