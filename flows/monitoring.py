@@ -22,7 +22,7 @@ class MonitoringReport:
 
 @flow(name="monitoring")
 def monitoring() -> MonitoringReport:
-    """Judge the predictions since the last window, and the labels; emit `calotype.drift.detected`, `accuracy.dropped`."""
+    """Judge the predictions since the last window, and the labels; ask for a training where either shows a need."""
     monitored = judge_windows()
     reason = announce_drift()
     accuracy = announce_accuracy()
