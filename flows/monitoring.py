@@ -23,7 +23,7 @@ class MonitoringReport:
 
 @flow(name="monitoring")
 def monitoring() -> MonitoringReport:
-    """Judge the predictions since the last window, and the labels; tell of drift that holds, and of accuracy lost."""
+    """Judge the predictions since the last window, and the labels; ask for a training where either shows a need."""
     cancel_late_runs()
     monitored = judge_windows()
     reason = announce_drift()
