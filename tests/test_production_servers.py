@@ -20,6 +20,7 @@ from typing import Any
 import polars as pl
 import psutil
 import pytest
+from deltalake import DeltaTable
 
 from calotype import object_store
 from calotype.learning import bundle
@@ -99,7 +100,8 @@ class Line:
         with pytest.MonkeyPatch.context() as patch:
             for variable, value in self.environment.items():
                 patch.setenv(variable, value)
-            return pl.read_delta(place, storage_options=object_store.delta_options(place))
+            rows = DeltaTable(place, storage_options=object_store.delta_options(place)).to_pyarrow_table()
+        return pl.DataFrame(rows)
 
 
 def until(holds: Callable[[], Any], limit_s: float) -> Any:

@@ -61,7 +61,8 @@ def crash_silent(deployments: Sequence[str]) -> dict[str, Any]:
         deployments,
         {
             "posture": "Proactive",
-            "after": ["prefect.flow-run.heartbeat"],
+            # A run that dies in its first second is Running and never had a heartbeat.
+            "after": ["prefect.flow-run.Running", "prefect.flow-run.heartbeat"],
             "expect": ["prefect.flow-run.heartbeat", *(f"prefect.flow-run.{name}" for name in ENDED)],
             "within": SILENCE_S,
         },
