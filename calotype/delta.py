@@ -98,8 +98,8 @@ def reaching(place: Path | str, kind: Kind) -> Iterator[None]:
 
 
 def is_table(place: Path | str) -> bool:
-    """Whether a Delta table lies at this very place."""
-    return bool(DeltaTable.is_deltatable(str(place), object_store.delta_options(place)))
+    """Whether a Delta table lies in this very folder."""
+    return "://" not in str(place) and bool(DeltaTable.is_deltatable(str(place)))
 
 
 def check(place: Path | str, table: DeltaTable, kind: Kind) -> None:

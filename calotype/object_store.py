@@ -10,7 +10,7 @@ import os
 import re
 from typing import Any
 
-CONNECT_S, ANSWER_S = 4, 6
+CONNECT_S, ANSWER_S = 4, 5
 """Seconds for a connection, and for an answer to a first question: a wrong address is told of within 15 s."""
 
 NO_KEYS = "no keys found; expected AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile in ~/.aws"
@@ -60,7 +60,8 @@ def client(*, attempts: int, answer_s: float) -> Any:
         retries={"mode": "standard", "total_max_attempts": attempts},
         max_pool_connections=32,
     )
-    return boto3.client("s3", config=config)
+    # Of a session of its own: the common one keeps the keys that it found first.
+    return boto3.session.Session().client("s3", config=config)
 
 
 def reason(error: BaseException) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shlex
 import signal
 import socket
 import subprocess
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from calotype import databases
 from calotype.console import say
 from calotype.errors import CalotypeError, UsageError
 from calotype.files import write_json, write_text
@@ -69,6 +69,7 @@ def up(project: Project) -> None:
         notifications.addresses()
         addresses = _choose_addresses()
         _require_named(addresses)
+        _require_databases(project)
         if _stop(project, supervisor):
             say("up", "ended what an earlier start had left")
         try:
@@ -92,7 +93,7 @@ def ui(project: Project) -> None:
     _make_store(project, environment)
     port = free_port(MLFLOW_PORT)
     print(f"MLflow  http://127.0.0.1:{port}  (Ctrl-C ends it)", flush=True)
-    command = [sys.executable, "-P", "-m", *shlex.split(_mlflow_command(port) % _expansions(environment))]
+    command = [sys.executable, "-P", "-m", *_mlflow_command(port).split()]
     process = subprocess.Popen(command, cwd=project.root, env=environment, start_new_session=True)
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -136,8 +137,9 @@ def environment_for(project: Project, prefect_api: str | None = None) -> dict[st
     here = Path(sys.executable).parent
     paths = {
         "CALOTYPE_ROOT": str(project.root),
-        "CALOTYPE_MLFLOW_STORE": f"sqlite:///{project.mlruns / 'mlflow.db'}",
-        "CALOTYPE_MLFLOW_ARTIFACTS": (project.mlruns / "artifacts").as_uri(),
+        # Of MLflow's server. On its command line everyone on the machine would read a password.
+        "MLFLOW_BACKEND_STORE_URI": project.mlflow_store,
+        "MLFLOW_DEFAULT_ARTIFACT_ROOT": project.mlflow_artifacts,
         "PATH": os.pathsep.join([str(here), os.environ.get("PATH", os.defpath)]),
         "PREFECT_HOME": str(project.root / ".prefect"),
         # Prefect's workers share /tmp/runner_storage, which belongs to the first user of the machine who started one.
@@ -201,27 +203,29 @@ def _programs(addresses: dict[str, str]) -> dict[str, str]:
 
 
 def _mlflow_command(port: int) -> str:
-    return (
-        'mlflow server --backend-store-uri "%(ENV_CALOTYPE_MLFLOW_STORE)s" '
-        '--default-artifact-root "%(ENV_CALOTYPE_MLFLOW_ARTIFACTS)s" --no-serve-artifacts '
-        f"--workers 1 --host 127.0.0.1 --port {port}"
-    )
-
-
-def _expansions(environment: dict[str, str]) -> dict[str, str]:
-    return {f"ENV_{name}": value for name, value in environment.items()}
+    return f"mlflow server --no-serve-artifacts --workers 1 --host 127.0.0.1 --port {port}"
 
 
 def _choose_addresses() -> dict[str, str]:
     prefect, mlflow = named_elsewhere("prefect"), named_elsewhere("mlflow")
     if mlflow and not mlflow.startswith("http"):
         raise UsageError(
-            f"MLFLOW_TRACKING_URI is {mlflow}: expected a server's http address, or nothing for the store in mlruns/."
+            f"MLFLOW_TRACKING_URI is {databases.shown(mlflow)}: expected a server's http address, or nothing. "
+            "A database for the server that `up` starts is named by CALOTYPE_MLFLOW_STORE."
         )
     return {
         "prefect": prefect or f"http://127.0.0.1:{free_port(PREFECT_PORT)}",
         "mlflow": mlflow or f"http://127.0.0.1:{free_port(MLFLOW_PORT)}",
     }
+
+
+def _require_databases(project: Project) -> None:
+    """Ask the databases of both servers first: a server that waits for one fails after minutes, with a traceback."""
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        databases.require(project.mlflow_store, "CALOTYPE_MLFLOW_STORE")
+    for variable in databases.PREFECT:
+        if not os.environ.get("PREFECT_API_URL"):
+            databases.require(os.environ.get(variable, ""), variable)
 
 
 def _require_named(addresses: dict[str, str]) -> None:

@@ -9,6 +9,7 @@ import pwd
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.parse
 import urllib.request
@@ -100,10 +101,10 @@ class Postgres:
 
 @contextlib.contextmanager
 def postgres(folder: Path, *databases: str) -> Iterator[Postgres]:
-    """Start Postgres as an unprivileged user, its data below a folder, with a role that owns these databases."""
+    """Start Postgres as an unprivileged user, its log in a folder, with a role that owns these databases."""
     binaries, server = POSTGRES[-1], Postgres(free_port(5700))
-    data = folder / "postgres"
-    data.mkdir(parents=True)
+    # Not below the test's folder, which is closed to the user that Postgres runs as.
+    data = Path(tempfile.mkdtemp(prefix="calotype-postgres-"))
     start, allowed = _unprivileged(data)
     password = data / "password"
     password.write_text(server.password)
@@ -131,10 +132,6 @@ def _unprivileged(folder: Path) -> tuple[list[str], Callable[[Path], None]]:
     if os.getuid() != 0:
         return [], lambda _: None
     user = "postgres" if any(entry.pw_name == "postgres" for entry in pwd.getpwall()) else "nobody"
-    # pytest's folders are closed to others.
-    for above in folder.parents:
-        if above.stat().st_uid == 0 and not above.stat().st_mode & 0o001:
-            above.chmod(above.stat().st_mode | 0o011)
     shutil.chown(folder, user)
     return ["setpriv", f"--reuid={user}", "--clear-groups"], lambda path: shutil.chown(path, user)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import date
 from html import escape
 
 from calotype.pages.charts import Scale, nice_ticks, opening, scale
@@ -16,7 +17,7 @@ COVERAGE_HEIGHT = 150
 
 
 def over_time(windows: Sequence[Window], expected: Mapping[int, Expected], champion: int | None, least: float) -> str:
-    """Draw each window's accuracy with its interval, the champion's expected band, and the accuracy asked for.
+    """Draw each window's accuracy with its interval, what the gate had expected, and the accuracy asked for.
 
     Parameters
     ----------
@@ -25,23 +26,26 @@ def over_time(windows: Sequence[Window], expected: Mapping[int, Expected], champ
     expected
         What the gate had seen, by version.
     champion
-        Whose points are strong; those of other versions are pale.
+        Whose points have the page's second colour; those of other versions the first.
     least
         `monitor.min_accuracy`.
     """
     scored = [(one, one.score) for one in windows if one.score is not None]
-    band = expected.get(champion) if champion is not None else None
-    lows = [least, *(score.accuracy.low for _, score in scored), *([band.accuracy.low] if band else [])]
+    bands = {version: one.accuracy for version, one in expected.items()}
+    lows = [least, *(score.accuracy.low for _, score in scored), *(band.low for band in bands.values())]
     ticks = [tick for tick in nice_ticks(max(0.0, min(lows) - 0.02), 1.0, 5) if -1e-9 <= tick <= 1.0001]
     starts = sorted({one.start for one in windows})
     across = scale(-0.5, len(starts) - 0.5, LEFT, WIDTH - RIGHT)
     up = scale(ticks[0], 1.0, HEIGHT - BOTTOM, TOP)
     parts = [opening(WIDTH, HEIGHT, f"Production accuracy over {len(starts)} windows", least=640)]
     parts += _grid(ticks, up)
-    if band:
-        top, low = up(band.accuracy.high), up(band.accuracy.low)
-        size = f'width="{WIDTH - RIGHT - LEFT}" height="{max(2.0, low - top):.1f}"'
-        parts.append(f'<rect class="band" x="{LEFT}" y="{top:.1f}" {size}/>')
+    for version, band in bands.items():
+        mine = [starts.index(one.start) for one in windows if one.version == version]
+        if mine:
+            left, right = across(min(mine) - 0.5), across(max(mine) + 0.5)
+            size = f'width="{right - left:.1f}" height="{max(2.0, up(band.low) - up(band.high)):.1f}"'
+            kind = "s2" if version == champion else "s1"
+            parts.append(f'<rect class="band {kind}" x="{left:.1f}" y="{up(band.high):.1f}" {size}/>')
     parts.append(_segment(LEFT, up(least), WIDTH - RIGHT, up(least), "least"))
     beside = _places(windows)
     for one, score in scored:
@@ -75,9 +79,9 @@ def coverage(windows: Sequence[Window]) -> str:
     return "".join([*parts, *_dates([f"{start:%d %b %y}" for start in starts], across, COVERAGE_HEIGHT), "</svg>"])
 
 
-def _places(windows: Sequence[Window]) -> dict[tuple[object, int], float]:
+def _places(windows: Sequence[Window]) -> dict[tuple[date, int], float]:
     """Versions of one window stand side by side."""
-    places = {}
+    places: dict[tuple[date, int], float] = {}
     for start in {one.start for one in windows}:
         versions = [one.version for one in windows if one.start == start]
         for place, version in enumerate(versions):

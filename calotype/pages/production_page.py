@@ -6,20 +6,21 @@ from calotype import pages
 from calotype.pages import charts, production_charts
 from calotype.params import Params
 from calotype.production import expectation
-from calotype.production.accuracy import MACRO, Judgement, Production
-from calotype.production.expectation import Expectations
+from calotype.production.accuracy import MACRO, Production, Score
+from calotype.production.expectation import Expectations, Expected
 
 MOST_WINDOWS = 52
 
 
-def render(params: Params, found: Production, expected: Expectations, judgement: Judgement) -> str:
+def render(params: Params, found: Production, expected: Expectations, champion: int | None) -> str:
     """The page, as HTML text; its classes and matrix are those of the champion, or of the last version labelled."""
     from markupsafe import Markup
 
-    version = _shown(found, judgement.version)
+    version = _shown(found, champion)
     score = found.versions.get(version) if version is not None else None
     windows = found.windows[-MOST_WINDOWS:]
     drawn = score is not None and len(score.classes) <= charts.DRAWN_CLASSES
+    known = expected.by_version.get(version) if version is not None else None
     least = params.monitor.min_accuracy
     versions = [(one, of, expected.by_version.get(one)) for one, of in reversed(found.versions.items())]
     return pages.render(
@@ -30,11 +31,12 @@ def render(params: Params, found: Production, expected: Expectations, judgement:
         version=version,
         score=score,
         macro=MACRO,
-        known=expected.by_version.get(version) if version is not None else None,
+        known=known,
         note=expected.note,
-        judgement=judgement,
+        champion=champion,
+        is_low=score is not None and _is_low(score, known, least),
         least=least,
-        sentence=expectation.agreement(score, expected.by_version.get(version or 0)) if score else "",
+        sentences=[expectation.agreement(score, known), expectation.standing(score, least)] if score else [],
         versions=versions,
         windows=tuple(reversed(windows)),
         hidden=len(found.windows) - len(windows),
@@ -43,6 +45,11 @@ def render(params: Params, found: Production, expected: Expectations, judgement:
         matrix=Markup(charts.confusion(score.confusion, score.classes)) if score and drawn else None,
         classes=list(zip(score.per_class, score.f1, strict=True)) if score else [],
     )
+
+
+def _is_low(score: Score, known: Expected | None, least: float) -> bool:
+    gap = expectation.difference_to(score, known)
+    return score.accuracy.high < least or (gap is not None and gap.high < 0)
 
 
 def _shown(found: Production, champion: int | None) -> int | None:

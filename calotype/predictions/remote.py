@@ -18,8 +18,8 @@ from calotype.sources.listing import litter_reason
 
 GONE = ("NoSuchKey", "404")
 OF_THE_OBJECT = ("InvalidObjectState",)
-"""Codes of S3 that concern one object, in an archive say. All others are of the bucket, the keys or the server: to write
-a row for each object that met them would be wrong for good."""
+"""Codes of S3 that concern one object, in an archive say. All others are of the bucket, the keys or the server, and a
+row for each object that met them would be wrong for good."""
 
 READ_ATTEMPTS, READ_S = 5, 20.0
 PLACES = "a folder, s3://bucket/folder, or a URL of fsspec whose package is installed"

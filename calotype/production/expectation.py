@@ -56,11 +56,18 @@ def read(project: Project, params: Params, versions: Iterable[int]) -> Expectati
     return Expectations(found)
 
 
-def agreement(score: Score, expected: Expected | None) -> str:
-    """One plain sentence: does production agree with the gate? By Newcombe's interval of the difference."""
+def difference_to(score: Score, expected: Expected | None) -> Estimate | None:
+    """Production accuracy less the one that the gate saw, with Newcombe's interval: they are of different images."""
     if expected is None:
+        return None
+    return difference(score.right, score.images, expected.right, expected.images)
+
+
+def agreement(score: Score, expected: Expected | None) -> str:
+    """One plain sentence: does production agree with the gate?"""
+    gap = difference_to(score, expected)
+    if expected is None or gap is None:
         return "The ledger holds no figures of the gate for this version."
-    gap = difference(score.right, score.images, expected.right, expected.images)
     points = f"{abs(gap.value) * 100:.1f} points"
     interval = f"95 % interval of the difference {gap.low * 100:+.1f} to {gap.high * 100:+.1f}"
     there = f"the {expected.accuracy.percent} on {expected.images:,} test images that the gate saw"
@@ -69,6 +76,21 @@ def agreement(score: Score, expected: Expected | None) -> str:
     if gap.low > 0:
         return f"Production is shown to be better than the gate expected: {points} above {there} ({interval})."
     return f"Production agrees with {there}: no difference is shown ({interval})."
+
+
+def selection(score: Score) -> str:
+    """Of how many answers a score speaks, and how those differ from the others."""
+    share = score.images / score.answers
+    return (
+        f"{score.images:,} of {score.answers:,} answers ({share * 100:.1f} %) are labelled; their mean confidence is "
+        f"{score.confidence:.3f}, that of all {score.confidence_of_all:.3f}"
+    )
+
+
+def standing(score: Score, least: float) -> str:
+    """Whether the score is shown to be below the accuracy that is asked for."""
+    verdict = "is shown to be below" if score.accuracy.high < least else "is not shown to be below"
+    return f"Its production accuracy, {score.accuracy.percent}, {verdict} monitor.min_accuracy {least:g}."
 
 
 def _has_evidence(entry: Entry, version: int) -> bool:

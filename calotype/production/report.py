@@ -9,6 +9,7 @@ from calotype.production import accuracy, expectation
 from calotype.production.accuracy import By, Production, Score
 from calotype.production.expectation import Expectations
 from calotype.project import Project
+from calotype.releases import ledger
 
 PAGE = "production.html"
 
@@ -20,23 +21,12 @@ def report(project: Project, params: Params, by: By) -> None:
         print("no labels yet: add those of predicted images by `calotype labels add labels.csv`")
         return
     expected = expectation.read(project, params, found.versions)
-    judgement = accuracy.assess(project, params)
     _print(params, found, expected)
-    print(f"\n{judgement.reason}")
     from calotype.pages import production_page
 
-    page = production_page.render(params, found, expected, judgement)
+    page = production_page.render(params, found, expected, ledger.read(project.ledger, params.name).head)
     write_text(project.reports / PAGE, page)
-    print(f"The page is {project.relative(project.reports / PAGE)}")
-
-
-def selection(score: Score) -> str:
-    """Of how many answers a score speaks, and how those differ from the others."""
-    share = score.images / score.answers
-    return (
-        f"{score.images:,} of {score.answers:,} answers ({share:.1%}) are labelled; their mean confidence is "
-        f"{score.confidence:.3f}, that of all {score.confidence_of_all:.3f}"
-    )
+    print(f"\nThe page is {project.relative(project.reports / PAGE)}")
 
 
 def _print(params: Params, found: Production, expected: Expectations) -> None:
@@ -50,7 +40,8 @@ def _print(params: Params, found: Production, expected: Expectations) -> None:
     for version, score in found.versions.items():
         if score is not None:
             known = expected.by_version.get(version)
-            print(f"\n{params.name}/{version}: {expectation.agreement(score, known)}\n  {selection(score)}.")
+            print(f"\n{params.name}/{version}: {expectation.agreement(score, known)}")
+            print(f"  {expectation.standing(score, params.monitor.min_accuracy)}\n  {expectation.selection(score)}.")
     if expected.note:
         print(f"\n{expected.note}")
     windows = [

@@ -62,6 +62,22 @@ def test_servers_that_the_environment_names_are_used_and_not_started(monkeypatch
     assert list(servers._programs(addresses)) == ["worker", "watch"]
 
 
+def test_mlflows_server_gets_the_places_that_the_environment_names_and_no_command_line_shows_them(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = servers.environment_for(project)
+    assert values["MLFLOW_BACKEND_STORE_URI"] == f"sqlite:///{project.mlruns / 'mlflow.db'}"
+    assert values["MLFLOW_DEFAULT_ARTIFACT_ROOT"] == (project.mlruns / "artifacts").as_uri()
+    monkeypatch.setenv("CALOTYPE_MLFLOW_STORE", "postgresql://ann:secret@db/mlflow")
+    monkeypatch.setenv("CALOTYPE_MLFLOW_ARTIFACTS", "s3://line/mlflow/")
+    values = servers.environment_for(project)
+    assert values["MLFLOW_BACKEND_STORE_URI"] == project.tracking_uri == "postgresql://ann:secret@db/mlflow"
+    assert values["MLFLOW_DEFAULT_ARTIFACT_ROOT"] == "s3://line/mlflow"
+    assert project.tracking_shown == "postgresql://ann:***@db/mlflow"
+    programs = servers._programs({"prefect": "http://127.0.0.1:4200", "mlflow": "http://127.0.0.1:5000"})
+    assert "secret" not in str(programs)
+
+
 def test_a_tracking_store_that_is_no_server_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///other.db")
     with pytest.raises(UsageError, match=r"MLFLOW_TRACKING_URI is sqlite:///other\.db: expected a server"):
