@@ -18,7 +18,7 @@ from calotype.monitoring import judging, report, sampling, windows
 from calotype.monitoring.judging import Judged
 from calotype.monitoring.sampling import Span
 from calotype.monitoring.shifts import Shift
-from calotype.monitoring.windows import TestRow, View, Window
+from calotype.monitoring.windows import Tested, View, Window
 from calotype.params import MonitorParams, Params
 from calotype.predictions.tables import PREDICTIONS
 from calotype.project import Project
@@ -141,11 +141,11 @@ def _with_verdict(window: Window, before: Sequence[Window], asked: MonitorParams
     if not drifted:
         return window
     of = f"{drifted} of the last {asked.of_last} windows" if asked.of_last > 1 else "the last window"
-    reason = f"drift holds in {of} of {window.model}: {window.verdict} from {window.span}"
+    reason = f"drift in {of} of {window.model}, until {window.window_end:%Y-%m-%d %H:%M} UTC: {window.drifted}"
     return replace(window, drift_holds=True, reason=reason)
 
 
-def _test(shift: Shift) -> TestRow:
+def _test(shift: Shift) -> Tested:
     effect = shift.effect
     values = (None, None, None) if effect is None else (effect.value, effect.low, effect.high)
-    return TestRow(shift.test, shift.statistic, shift.p, shift.p_holm, *values)
+    return Tested(shift.test, shift.statistic, shift.p, shift.p_holm, *values)

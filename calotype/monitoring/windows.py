@@ -64,7 +64,7 @@ WINDOWS = Kind(
 
 
 @dataclass(frozen=True)
-class TestRow:
+class Tested:
     """One test of a window, as the table keeps it."""
 
     test: str
@@ -93,7 +93,7 @@ class Window:
     sampled: int
     reference: int
     alpha: float
-    tests: tuple[TestRow, ...]
+    tests: tuple[Tested, ...]
     is_drift: bool
     drift_holds: bool
     reason: str
@@ -116,16 +116,19 @@ class Window:
         return f"{self.window_start:%Y-%m-%d %H:%M} to {self.window_end:%Y-%m-%d %H:%M} UTC"
 
     @property
-    def alarms(self) -> tuple[TestRow, ...]:
+    def alarms(self) -> tuple[Tested, ...]:
         """The tests that found a difference."""
         return tuple(test for test in self.tests if test.p_holm <= self.alpha)
 
     @property
     def verdict(self) -> str:
         """``drift in brightness and sharpness``, or ``no drift``."""
-        if not self.is_drift:
-            return "no drift"
-        return f"drift in {joined([test.title.lower() for test in self.alarms])}"
+        return f"drift in {self.drifted}" if self.is_drift else "no drift"
+
+    @property
+    def drifted(self) -> str:
+        """``brightness and sharpness``."""
+        return joined([test.title.lower() for test in self.alarms])
 
 
 @dataclass(frozen=True)
@@ -212,5 +215,5 @@ def append(view: View, windows: Sequence[Window]) -> bool:
 
 
 def _window(row: dict[str, object]) -> Window:
-    tests = tuple(TestRow(**test) for test in row.pop("tests"))  # type: ignore[attr-defined]
+    tests = tuple(Tested(**test) for test in row.pop("tests"))  # type: ignore[attr-defined]
     return Window(**row, tests=tests)  # type: ignore[arg-type]
