@@ -76,10 +76,16 @@ up: $(READY) ## Start Prefect's server, MLflow's server and a worker; deploy the
 down: $(READY) ## End what `make up` started
 	@$(BIN)/calotype down
 
+status: $(READY) ## Say how the servers, the worker and the deployments are
+	@$(BIN)/calotype status
+
+doctor: $(READY) ## Check versions, servers, disk, git, DVC and state; say what to do
+	@$(BIN)/calotype doctor
+
 ui: $(READY) ## Open MLflow's pages on the runs under mlruns/
 	@$(BIN)/calotype ui
 
 clean: ## Remove caches and built files; data, models, runs and .venv stay
 	rm -rf .cache build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
-.PHONY: help setup demo test test-fast test-browser check lock bench bench-peers lock-bench up down ui clean
+.PHONY: help setup demo test test-fast test-browser check lock bench bench-peers lock-bench up down status doctor ui clean

@@ -17,6 +17,7 @@ PROGRAMS = {
     "predict": ("data",),
     "line": (),
     "scale": (),
+    "nights": (),
     "chart": (),
 }
 """The programs in their order, and which of the given paths each takes."""

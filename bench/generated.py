@@ -30,13 +30,13 @@ def labels(count: int, seed: int = 1) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, CLASSES, count, np.uint8)
 
 
-def write_files(folder: Path, count: int) -> Path:
+def write_files(folder: Path, count: int, seed: int = 0) -> Path:
     """Write them as PGM files, a folder for each class."""
     for label in range(CLASSES):
         (folder / f"class-{label}").mkdir(parents=True)
     header = f"P5 {SIDE} {SIDE} 255\n".encode()
     number, names = 0, labels(count)
-    for some in pictures(count):
+    for some in pictures(count, seed):
         for picture in some:
             (folder / f"class-{names[number]}" / f"{number:07d}.pgm").write_bytes(header + picture.tobytes())
             number += 1

@@ -14,6 +14,8 @@ from typer.core import TyperGroup
 
 from calotype import __version__
 from calotype.errors import CalotypeError, UsageError
+from calotype.predictions import commands as predictions_commands
+from calotype.production import commands as labels_commands
 
 
 class _Sections(TyperGroup):
@@ -52,6 +54,9 @@ STAGES = "Stages (DVC calls these)"
 MODELS = "Models and predictions"
 TRUST = "Trust"
 SERVERS = "Servers"
+
+app.add_typer(predictions_commands.app, name="predictions", rich_help_panel=MODELS)
+app.add_typer(labels_commands.app, name="labels", rich_help_panel=MODELS)
 
 
 def main() -> None:
@@ -348,6 +353,31 @@ def down() -> None:
     from calotype.project import Project
 
     servers.down(Project.find())
+
+
+@app.command(rich_help_panel=SERVERS)
+def status() -> None:
+    """Say how servers, worker and deployments are; exit code 0 if well"""
+    from calotype.project import Project
+    from calotype.services import status as services
+    from calotype.services import status_text
+
+    found = services.read(Project.find())
+    typer.echo(status_text.text(found))
+    raise typer.Exit(0 if found.is_well else 1)
+
+
+@app.command(rich_help_panel=SERVERS)
+def doctor(
+    json: Annotated[bool, typer.Option("--json", help="Print a JSON array")] = False,
+) -> None:
+    """Check versions, servers, disk, git, DVC and state; say what to do"""
+    from calotype.doctor import diagnosis
+    from calotype.project import Project
+
+    checks = diagnosis.diagnose(Project.find())
+    _print_json(diagnosis.as_json(checks)) if json else typer.echo(diagnosis.text(checks))
+    raise typer.Exit(0 if diagnosis.is_well(checks) else 1)
 
 
 @app.command(rich_help_panel=SERVERS)

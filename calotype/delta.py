@@ -7,7 +7,7 @@ read. Of several writers that read the same snapshot one commits; the others rea
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.schema import Field
 
-from calotype.errors import DataError
+from calotype import object_store
+from calotype.errors import CalotypeError, DataError
 
 FORMAT_KEY = "calotype.format_version"
 
@@ -58,14 +59,13 @@ def open_table(place: Path | str, kind: Kind) -> DeltaTable | None:
     ------
     DataError
         If other files are there.
-    DeltaError, OSError
+    CalotypeError
         If the place cannot be reached.
     """
     try:
-        return DeltaTable(place)
+        with reaching(place, kind):
+            return DeltaTable(place, storage_options=object_store.delta_options(place))
     except TableNotFoundError as error:
-        if "Unknown scheme" in str(error):
-            raise
         if "://" not in str(place) and _holds_something_else(Path(place)):
             raise DataError(
                 f"{place}: found files that are no Delta table; expected {kind.title} or nothing. "
@@ -74,9 +74,32 @@ def open_table(place: Path | str, kind: Kind) -> DeltaTable | None:
         return None
 
 
+@contextlib.contextmanager
+def reaching(place: Path | str, kind: Kind) -> Iterator[None]:
+    """Read or write a table, whose rows are fetched only when they are asked for.
+
+    Raises
+    ------
+    CalotypeError
+        If the place cannot be reached or refuses, one line for each cause. That there is no table, or that another
+        writer was first, passes through as it is.
+    """
+    try:
+        yield
+    except (DeltaError, OSError) as error:
+        expected = isinstance(error, CommitFailedError | TableNotFoundError)
+        if expected and "Unknown scheme" not in str(error):
+            raise
+        said = object_store.reason(error)
+        further = f", {object_store.ADVICE}" if object_store.is_s3(place) else ""
+        raise CalotypeError(
+            f"{place}: {kind.title} cannot be read or written ({said}). Correct {kind.variable}{further}."
+        ) from error
+
+
 def is_table(place: Path | str) -> bool:
-    """Whether a Delta table lies at this very place."""
-    return bool(DeltaTable.is_deltatable(str(place)))
+    """Whether a Delta table lies in this very folder."""
+    return "://" not in str(place) and bool(DeltaTable.is_deltatable(str(place)))
 
 
 def check(place: Path | str, table: DeltaTable, kind: Kind) -> None:
@@ -113,7 +136,7 @@ def upgrade(table: DeltaTable, kind: Kind) -> None:
     """
     present = {field.name for field in table.schema().fields}
     added = [field for field in _fields(kind) if field.name not in present]
-    with contextlib.suppress(CommitFailedError):
+    with contextlib.suppress(CommitFailedError), reaching(table.table_uri.rstrip("/"), kind):
         if added:
             table.alter.add_columns(added)
         table.alter.set_table_properties({FORMAT_KEY: str(kind.format_version)}, raise_if_not_exists=False)
@@ -128,8 +151,17 @@ def create(
     properties: Mapping[str, str] | None = None,
     partition_by: Sequence[str] = (),
 ) -> None:
-    """Make a table, unless another process makes it at this moment: then it is there all the same."""
-    with contextlib.suppress(DeltaError):
+    """Make a table and the folders above it, unless another process makes it at this moment: then it is there.
+
+    Raises
+    ------
+    CalotypeError
+        If the place cannot be written to.
+    """
+    if "://" not in str(place):
+        with reaching(place, kind):
+            Path(place).parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(CommitFailedError), reaching(place, kind):
         DeltaTable.create(
             place,
             schema=DeltaSchema.from_arrow(kind.schema),
@@ -139,6 +171,7 @@ def create(
             description=description,
             configuration={FORMAT_KEY: str(kind.format_version)} | dict(properties or {}),
             raise_if_key_not_exists=False,
+            storage_options=object_store.delta_options(place),
         )
 
 
@@ -151,10 +184,16 @@ def append(table: DeltaTable, kind: Kind, rows: pa.Table | pa.RecordBatchReader,
     """Commit rows through the snapshot that was read; False if another writer was first.
 
     Options are those of `deltalake.write_deltalake`.
+
+    Raises
+    ------
+    CalotypeError
+        If the place cannot be reached.
     """
     transaction = CommitProperties(app_transactions=[Transaction(kind.application, next_number(table, kind))])
     try:
-        write_deltalake(table, rows, mode="append", commit_properties=transaction, **options)
+        with reaching(table.table_uri.rstrip("/"), kind):
+            write_deltalake(table, rows, mode="append", commit_properties=transaction, **options)
     except CommitFailedError:
         return False
     return True

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -162,7 +161,8 @@ def _snapshot(table: DeltaTable, keyed: Keyed) -> Snapshot:
                 last = moment if last is None else max(last, moment)
             yield batch
 
-    digests = known.digests_in(seen(batches(table, dict.fromkeys((*keyed.key, keyed.moment)))), keyed.key)
+    with delta.reaching(table.table_uri.rstrip("/"), keyed.kind):
+        digests = known.digests_in(seen(batches(table, dict.fromkeys((*keyed.key, keyed.moment)))), keyed.key)
     return Snapshot(table, Known(digests), last)
 
 
@@ -195,8 +195,6 @@ def _stamped(batch: pa.RecordBatch, schema: pa.Schema, name: str, moment: dateti
 
 
 def _create(place: str, keyed: Keyed) -> DeltaTable:
-    if "://" not in place:
-        Path(place).parent.mkdir(parents=True, exist_ok=True)
     delta.create(place, keyed.kind, keyed.kind.application.rpartition(".")[2], keyed.description)
     table = open_table(place, keyed.kind)
     if table is None:

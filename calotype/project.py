@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from calotype.databases import shown
 from calotype.errors import UsageError
 
 
@@ -115,8 +116,23 @@ class Project:
 
     @property
     def tracking_uri(self) -> str:
-        """MLflow's address: ``MLFLOW_TRACKING_URI``, or the SQLite store under mlruns/."""
-        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.mlruns / 'mlflow.db'}"
+        """MLflow's address: of a server or a store (``MLFLOW_TRACKING_URI``), or else `mlflow_store`."""
+        return os.environ.get("MLFLOW_TRACKING_URI") or self.mlflow_store
+
+    @property
+    def tracking_shown(self) -> str:
+        """MLflow's address without a password, for messages."""
+        return shown(self.tracking_uri)
+
+    @property
+    def mlflow_store(self) -> str:
+        """The database of MLflow (``CALOTYPE_MLFLOW_STORE``), SQLite under mlruns/ if none is named."""
+        return os.environ.get("CALOTYPE_MLFLOW_STORE") or f"sqlite:///{self.mlruns / 'mlflow.db'}"
+
+    @property
+    def mlflow_artifacts(self) -> str:
+        """URL below which each experiment keeps its artifacts (``CALOTYPE_MLFLOW_ARTIFACTS``)."""
+        return os.environ.get("CALOTYPE_MLFLOW_ARTIFACTS", "").rstrip("/") or (self.mlruns / "artifacts").as_uri()
 
     def resolve(self, path: str | Path) -> Path:
         """Make a path of params.yaml absolute: relative ones start at the project's folder."""
@@ -139,6 +155,8 @@ PLACES = {
     "CALOTYPE_PREDICT_OUTPUT": "data/predictions",
     "CALOTYPE_LEDGER": "mlruns/ledger",
     "MLFLOW_TRACKING_URI": "sqlite under mlruns/",
+    "CALOTYPE_MLFLOW_STORE": "sqlite under mlruns/",
+    "CALOTYPE_MLFLOW_ARTIFACTS": "mlruns/artifacts",
     "PREFECT_API_URL": "a temporary server for each flow run",
 }
 """Places of operation that the environment may move, with what holds when it does not."""

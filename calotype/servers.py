@@ -9,30 +9,32 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shlex
 import signal
 import socket
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
+from calotype import databases
 from calotype.console import say
 from calotype.errors import CalotypeError, UsageError
-from calotype.files import read_json, write_json, write_text
+from calotype.files import write_json, write_text
 from calotype.project import Project
-from calotype.supervisor import FAILED, Supervisor, wait_until
+from calotype.services import automations, deployments, notifications, page, status, web
+from calotype.services.settle import settle
+from calotype.services.status import HEALTH, POOL, VARIABLES, addresses_of, named_elsewhere
+from calotype.services.supervisor import FAILED, Supervisor, wait_until
 
 PREFECT_PORT = 4200
 MLFLOW_PORT = 5000
 PORTS_TRIED = 200
-POOL = "calotype"
 START_LIMIT_S = 180.0
+SERVER = "calotype.services.program"
+"""The module that becomes a server once nothing of an earlier one is left."""
+
 MARK = "# Written by `calotype up`, removed by `calotype down`.\n"
 
 SILENT = {
@@ -52,7 +54,10 @@ def up(project: Project) -> None:
     Raises
     ------
     CalotypeError
-        If one of them does not start; its last log lines are in the message, and nothing is left running.
+        If one of them does not start; its last log lines are in the message, and nothing is left running. If a server
+        that the environment names does not answer.
+    UsageError
+        If prefect.yaml or the addresses of notifications cannot work.
     """
     with _alone(project):
         supervisor = Supervisor(project.services)
@@ -60,9 +65,13 @@ def up(project: Project) -> None:
             _report_running(project, supervisor)
             return
         _require_own_settings(project)
+        deployments.read(project)
+        notifications.addresses()
+        addresses = _choose_addresses()
+        _require_named(addresses)
+        _require_databases(project)
         if _stop(project, supervisor):
             say("up", "ended what an earlier start had left")
-        addresses = _choose_addresses()
         try:
             _start(project, supervisor, addresses)
         except BaseException:
@@ -84,7 +93,7 @@ def ui(project: Project) -> None:
     _make_store(project, environment)
     port = free_port(MLFLOW_PORT)
     print(f"MLflow  http://127.0.0.1:{port}  (Ctrl-C ends it)", flush=True)
-    command = [sys.executable, "-P", "-m", *shlex.split(_mlflow_command(port) % _expansions(environment))]
+    command = [sys.executable, "-P", "-m", *_mlflow_command(port).split()]
     process = subprocess.Popen(command, cwd=project.root, env=environment, start_new_session=True)
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -103,7 +112,7 @@ def mlflow_address(project: Project) -> str | None:
     named = os.environ.get("MLFLOW_TRACKING_URI", "")
     if named.startswith("http"):
         return named.rstrip("/")
-    return _addresses(project).get("mlflow")
+    return addresses_of(project).get("mlflow")
 
 
 def free_port(first: int) -> int:
@@ -128,8 +137,9 @@ def environment_for(project: Project, prefect_api: str | None = None) -> dict[st
     here = Path(sys.executable).parent
     paths = {
         "CALOTYPE_ROOT": str(project.root),
-        "CALOTYPE_MLFLOW_STORE": f"sqlite:///{project.mlruns / 'mlflow.db'}",
-        "CALOTYPE_MLFLOW_ARTIFACTS": (project.mlruns / "artifacts").as_uri(),
+        # Of MLflow's server. On its command line everyone on the machine would read a password.
+        "MLFLOW_BACKEND_STORE_URI": project.mlflow_store,
+        "MLFLOW_DEFAULT_ARTIFACT_ROOT": project.mlflow_artifacts,
         "PATH": os.pathsep.join([str(here), os.environ.get("PATH", os.defpath)]),
         "PREFECT_HOME": str(project.root / ".prefect"),
         # Prefect's workers share /tmp/runner_storage, which belongs to the first user of the machine who started one.
@@ -141,9 +151,14 @@ def environment_for(project: Project, prefect_api: str | None = None) -> dict[st
         paths["VIRTUAL_ENV"] = sys.prefix
     if prefect_api:
         paths["PREFECT_API_URL"] = prefect_api
-    # Job workers would be several processes of 250 MB each.
-    tuning = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PREFECT_WORKER_QUERY_SECONDS": "2"}
-    return dict(os.environ) | SILENT | tuning | paths
+    tuning = {
+        # Job workers would be several processes of 250 MB each.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(automations.HEARTBEAT_S),
+    }
+    given = {name: value for name, value in os.environ.items() if name != notifications.VARIABLE}
+    return given | SILENT | tuning | paths
 
 
 def _start(project: Project, supervisor: Supervisor, addresses: dict[str, str]) -> None:
@@ -159,51 +174,65 @@ def _start(project: Project, supervisor: Supervisor, addresses: dict[str, str]) 
     if "mlflow" in supervisor.states():
         say("up", "starting MLflow's server")
         supervisor.start_program("mlflow")
-    _wait(project, supervisor, addresses["prefect"] + "/api/health", "prefect")
+    api = addresses["prefect"] + "/api"
+    _wait(project, supervisor, addresses["prefect"] + HEALTH["prefect"], "prefect")
     if "prefect" in supervisor.states():
-        _settle(addresses["prefect"] + "/api")
+        settle(api)
     say("up", "starting the worker, deploying the flows")
     supervisor.start_program("worker")
-    _wait(project, supervisor, f"{addresses['prefect']}/api/work_pools/{POOL}", "worker")
+    _wait(project, supervisor, f"{api}/work_pools/{POOL}", "worker")
     _deploy(project, environment)
-    _wait(project, supervisor, addresses["mlflow"] + "/health", "mlflow")
+    found = web.ask(f"{api}/deployments/filter", {"work_pools": {"name": {"any_": [POOL]}}})
+    automations.make(api, [deployment["id"] for deployment in found], notifications.addresses())
+    _wait(project, supervisor, addresses["mlflow"] + HEALTH["mlflow"], "mlflow")
+    supervisor.start_program("watch")
+    page.write(project, status.read(project))
     write_text(project.root / "prefect.toml", _prefect_toml(project, addresses))
 
 
 def _programs(addresses: dict[str, str]) -> dict[str, str]:
-    """What supervisord runs: only servers that the environment does not name elsewhere, then the worker."""
+    """What supervisord runs: only servers that the environment does not name elsewhere, the worker, the watch."""
     programs = {}
     if not os.environ.get("PREFECT_API_URL"):
         port = addresses["prefect"].rpartition(":")[2]
-        programs["prefect"] = f"prefect server start --host 127.0.0.1 --port {port}"
+        programs["prefect"] = f"{SERVER} prefect server start --host 127.0.0.1 --port {port}"
     if not os.environ.get("MLFLOW_TRACKING_URI"):
-        programs["mlflow"] = _mlflow_command(int(addresses["mlflow"].rpartition(":")[2]))
-    return programs | {"worker": f"prefect worker start --pool {POOL} --type process --name {POOL}"}
+        programs["mlflow"] = f"{SERVER} {_mlflow_command(int(addresses['mlflow'].rpartition(':')[2]))}"
+    worker = f"prefect worker start --pool {POOL} --type process --name {POOL}"
+    return programs | {"worker": worker, "watch": "calotype.services.watch"}
 
 
 def _mlflow_command(port: int) -> str:
-    return (
-        'mlflow server --backend-store-uri "%(ENV_CALOTYPE_MLFLOW_STORE)s" '
-        '--default-artifact-root "%(ENV_CALOTYPE_MLFLOW_ARTIFACTS)s" --no-serve-artifacts '
-        f"--workers 1 --host 127.0.0.1 --port {port}"
-    )
-
-
-def _expansions(environment: dict[str, str]) -> dict[str, str]:
-    return {f"ENV_{name}": value for name, value in environment.items()}
+    return f"mlflow server --no-serve-artifacts --workers 1 --host 127.0.0.1 --port {port}"
 
 
 def _choose_addresses() -> dict[str, str]:
-    prefect = os.environ.get("PREFECT_API_URL", "").rstrip("/").removesuffix("/api")
-    mlflow = os.environ.get("MLFLOW_TRACKING_URI", "").rstrip("/")
+    prefect, mlflow = named_elsewhere("prefect"), named_elsewhere("mlflow")
     if mlflow and not mlflow.startswith("http"):
         raise UsageError(
-            f"MLFLOW_TRACKING_URI is {mlflow}: expected a server's http address, or nothing for the store in mlruns/."
+            f"MLFLOW_TRACKING_URI is {databases.shown(mlflow)}: expected a server's http address, or nothing. "
+            "A database for the server that `up` starts is named by CALOTYPE_MLFLOW_STORE."
         )
     return {
         "prefect": prefect or f"http://127.0.0.1:{free_port(PREFECT_PORT)}",
         "mlflow": mlflow or f"http://127.0.0.1:{free_port(MLFLOW_PORT)}",
     }
+
+
+def _require_databases(project: Project) -> None:
+    """Ask the databases of both servers first: a server that waits for one fails after minutes, with a traceback."""
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        databases.require(project.mlflow_store, "CALOTYPE_MLFLOW_STORE")
+    for variable in databases.PREFECT:
+        if not os.environ.get("PREFECT_API_URL"):
+            databases.require(os.environ.get(variable, ""), variable)
+
+
+def _require_named(addresses: dict[str, str]) -> None:
+    """Ask the servers elsewhere first: without them nothing else can start, and each would wait for minutes."""
+    for server, path in HEALTH.items():
+        if os.environ.get(VARIABLES[server]):
+            web.require(addresses[server] + path, VARIABLES[server], os.environ[VARIABLES[server]])
 
 
 def _make_store(project: Project, environment: dict[str, str]) -> None:
@@ -237,7 +266,7 @@ def _wait(project: Project, supervisor: Supervisor, url: str, program: str) -> N
             raise CalotypeError(
                 "\n".join([f"{program} did not start. logs/{program}.log ends:", *_tail(project, program)])
             )
-        return _answers(url)
+        return web.answers(url)
 
     try:
         wait_until(answers, START_LIMIT_S, f"{program} to answer at {url}")
@@ -245,35 +274,6 @@ def _wait(project: Project, supervisor: Supervisor, url: str, program: str) -> N
         if str(error).startswith("waited"):
             raise CalotypeError("\n".join([f"{error} logs/{program}.log ends:", *_tail(project, program)])) from error
         raise
-
-
-def _settle(api: str) -> None:
-    """Report runs that a power cut left running: each would hold its deployment's only slot for ever.
-
-    No worker runs yet, so no run of a deployment can be alive.
-    """
-    unfinished = {
-        "state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}},
-        "deployment_id": {"is_null_": False},
-    }
-    state = {"type": "CRASHED", "name": "Crashed", "message": "The servers ended while it ran."}
-    for run in _post(f"{api}/flow_runs/filter", {"flow_runs": unfinished}):
-        _post(f"{api}/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
-        say("up", f"the run {run['name']} was cut off: marked Crashed")
-
-
-def _post(url: str, body: dict[str, Any]) -> Any:
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as reply:
-        return json.load(reply)
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as reply:
-            return bool(reply.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
 
 
 def _tail(project: Project, program: str, lines: int = 15) -> list[str]:
@@ -287,6 +287,7 @@ def _stop(project: Project, supervisor: Supervisor) -> bool:
     if settings.exists() and settings.read_text().startswith(MARK):
         settings.unlink()
     (project.services / "addresses.json").unlink(missing_ok=True)
+    page.path_of(project).unlink(missing_ok=True)
     return ran
 
 
@@ -297,22 +298,17 @@ def _report_running(project: Project, supervisor: Supervisor) -> None:
         lines = [f"{name} has ended. logs/{name}.log ends:\n" + "\n".join(_tail(project, name)) for name in ended]
         raise CalotypeError("\n".join([*lines, "Run `calotype down`, then `calotype up`."]))
     say("up", "runs already: " + ", ".join(f"{name} {state.lower()}" for name, state in states.items()))
-    _print_addresses(project, _addresses(project))
+    _print_addresses(project, addresses_of(project))
 
 
 def _print_addresses(project: Project, addresses: dict[str, str]) -> None:
     here = project.relative(Path(sys.executable).parent)
-    print(f"Prefect  {addresses.get('prefect')}\nMLflow   {addresses.get('mlflow')}\n\nTry next:")
+    print(f"Prefect  {addresses.get('prefect')}\nMLflow   {addresses.get('mlflow')}")
+    print(f"All      {page.path_of(project).as_uri()}\n\nTry next:")
     print(f"  {here}/prefect deployment run training/local --watch")
     print(f"  {here}/prefect deployment run batch-prediction/nightly --watch")
+    print(f"  {here}/calotype status")
     print(f"  {here}/calotype down", flush=True)
-
-
-def _addresses(project: Project) -> dict[str, str]:
-    try:
-        return dict(read_json(project.services / "addresses.json"))
-    except (OSError, ValueError):
-        return {}
 
 
 def _prefect_toml(project: Project, addresses: dict[str, str]) -> str:

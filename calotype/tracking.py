@@ -12,9 +12,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from urllib.parse import quote
 
 from filelock import FileLock
 
+from calotype import databases
 from calotype.errors import CalotypeError
 from calotype.files import sha256_of
 from calotype.learning.run_record import RunRecord
@@ -63,7 +65,7 @@ def connect(project: Project) -> MlflowClient:
     Raises
     ------
     CalotypeError
-        If a server is named and does not answer.
+        If a server or a database is named and does not answer.
     """
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -73,6 +75,8 @@ def connect(project: Project) -> MlflowClient:
         _require_health(uri)
     elif uri == f"sqlite:///{project.mlruns / 'mlflow.db'}":
         _initialise(project, uri)
+    elif databases.is_postgres(uri):
+        _initialise_postgres(uri)
     return _opened(uri)
 
 
@@ -104,8 +108,8 @@ def open_run(project: Project, record: RunRecord, *, restored: bool = False) -> 
 def experiment(project: Project, client: MlflowClient, name: str) -> str:
     """Find or make an experiment; return its id.
 
-    It names its artifact folder itself where the store is on this machine: one made by a server would keep artifacts
-    at an address that no client reads once the server is gone.
+    It names its artifacts' place itself where the environment does, or the store is on this machine: one made by a
+    server would keep artifacts at an address that no client reads once the server is gone.
     """
     found = client.get_experiment_by_name(name)
     if found is not None:
@@ -115,8 +119,9 @@ def experiment(project: Project, client: MlflowClient, name: str) -> str:
                 f"restore --experiment-id {found.experiment_id}`, or change `name` in params.yaml."
             )
         return str(found.experiment_id)
-    local = _is_local(project.tracking_uri)
-    location = (project.mlruns / "artifacts" / name).as_uri() if local else None
+    # A folder of this machine means nothing to a server elsewhere, which then chooses the place.
+    is_named = _is_local(project.tracking_uri) or not project.mlflow_artifacts.startswith("file:")
+    location = f"{project.mlflow_artifacts}/{quote(name)}" if is_named else None
     try:
         return str(client.create_experiment(name, artifact_location=location))
     except MlflowException:
@@ -338,8 +343,8 @@ def _require_health(uri: str) -> None:
             return
     except (urllib.error.URLError, TimeoutError, ValueError) as error:
         raise CalotypeError(
-            f"mlflow: no answer from {uri} ({error}). Start the server, or correct MLFLOW_TRACKING_URI, or unset it "
-            "to use the store under mlruns/."
+            f"mlflow: no answer from {databases.shown(uri)} ({error}). Start the server, or correct "
+            "MLFLOW_TRACKING_URI, or unset it to use the store under mlruns/."
         ) from error
 
 
@@ -351,6 +356,14 @@ def _initialise(project: Project, uri: str) -> None:
     with FileLock(project.mlruns / ".initialise.lock"):
         MlflowClient(uri, uri).search_experiments(max_results=1)
         (project.mlruns / ".ready").touch()
+
+
+def _initialise_postgres(uri: str) -> None:
+    """Make the tables of a new database; whoever comes second waits."""
+    variable = "MLFLOW_TRACKING_URI" if os.environ.get("MLFLOW_TRACKING_URI") else "CALOTYPE_MLFLOW_STORE"
+    with databases.setting_up(uri, variable, "registered_model_aliases") as is_new:
+        if is_new:
+            MlflowClient(uri, uri).search_experiments(max_results=1)
 
 
 def _opened(uri: str) -> MlflowClient:

@@ -6,6 +6,7 @@ from prefect import flow
 
 from calotype.predictions.batch_summary import BatchSummary
 from tasks.prediction import predict_inbox
+from tasks.schedules import cancel_late_runs
 
 
 @flow(name="batch-prediction")
@@ -16,6 +17,7 @@ def batch_prediction(inbox: str | None = None, dry_run: bool = False) -> BatchSu
         inbox: Folder or URL of images; none is CALOTYPE_PREDICT_INBOX, or data/inbox.
         dry_run: Say what would be classified, and write nothing.
     """
+    cancel_late_runs()
     return predict_inbox(inbox, dry_run)
 
 

@@ -64,8 +64,6 @@ def publish_batch(summary: BatchSummary) -> None:
         parts.append(table(["label", "images", "share"], rows))
     if summary.rejected:
         parts.append(table(["rejected", "files"], sorted(summary.rejected.items())))
-    if summary.page:
-        parts.append(f"The least confident answers, as pictures: `{summary.page}`")
     publish_text("predictions", "\n\n".join(parts))
 
 

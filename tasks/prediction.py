@@ -5,9 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from prefect import task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
-from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from calotype import params
@@ -15,14 +13,12 @@ from calotype.predictions import scheduled
 from calotype.predictions.batch_summary import BatchSummary
 from calotype.project import Project
 from tasks import artifacts
-from tasks.registry import may_pass
+from tasks.registry import verb
 
 SHOWN_EVERY_S = 2.0
 
 
-@task(
-    task_run_name="predict", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=may_pass
-)
+@verb(task_run_name="predict")
 def predict_inbox(inbox: str | None, dry_run: bool) -> BatchSummary:
     """Append answers for the inbox's files to the tables; None is the project's own inbox."""
     project = Project.find()

@@ -8,6 +8,7 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.events import emit_event
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
@@ -19,10 +20,17 @@ from calotype.releases.promotion import Promotion
 from calotype.releases.registry import RegisteredVersion
 from tasks import artifacts
 
+VERDICTS = {"promote": "promoted", "hold": "held", "reject": "rejected"}
+"""Last words of the events that tell Prefect's automations what came of a promotion: ``calotype.promotion.held``."""
+
+
+LASTING = (UsageError, DataError, ArithmeticError, AttributeError, ImportError, LookupError, NameError, TypeError)
+"""What fails again however often it is tried: a use or data that cannot work, and mistakes in code."""
+
 
 def may_pass(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
-    """Claim that a failure may pass, a server's say: both verbs give the same result when called again."""
-    return not isinstance(state.data, UsageError | DataError)
+    """Claim that a failure may pass, a server's say: every verb gives the same result when called again."""
+    return not isinstance(state.data, LASTING)
 
 
 verb = partial(task, cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=may_pass)
@@ -50,4 +58,19 @@ def promote_model() -> Promotion:
     found = promotion.promote(project, params.load(project.params), who=flow_run.get_name())
     get_run_logger().info("%s", found.summary())
     artifacts.publish_promotion(found)
+    _tell(found)
     return found
+
+
+def _tell(found: Promotion) -> None:
+    """Emit a verdict that the ledger keeps as an event; where there was nothing to decide, nothing happened."""
+    if found.entry is None:
+        return
+    emit_event(
+        f"calotype.promotion.{VERDICTS[found.verdict]}",
+        resource={
+            "prefect.resource.id": f"calotype.version.{found.name}.{found.version}",
+            "prefect.resource.name": f"{found.name}/{found.version}",
+        },
+        payload={"verdict": found.verdict, "summary": found.summary()},
+    )

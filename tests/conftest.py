@@ -48,7 +48,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees the servers and places of the shell that started it."""
     for name in list(os.environ):
-        if name.startswith(("CALOTYPE_", "MLFLOW_TRACKING", "MLFLOW_REGISTRY", "DVC_STAGE", "DVC_ROOT", "PREFECT_API")):
+        if name.startswith(
+            ("CALOTYPE_", "MLFLOW_TRACKING", "MLFLOW_REGISTRY", "DVC_STAGE", "DVC_ROOT", "PREFECT_API", "AWS_")
+        ):
             monkeypatch.delenv(name)
 
 

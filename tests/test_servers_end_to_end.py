@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from calotype.project import Project
-from calotype.supervisor import Supervisor
+from calotype.services.supervisor import Supervisor
 from tests.conftest import environment, make_dvc_project, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -119,28 +119,9 @@ def test_a_second_up_says_what_runs_and_changes_nothing(servers: Servers) -> Non
     before = pids()
     again = run(servers.project, "calotype", "up")
     assert again.returncode == 0
-    assert "runs already: mlflow running, prefect running, worker running" in again.stderr
+    assert "runs already: mlflow running, prefect running, watch running, worker running" in again.stderr
     assert [servers.prefect, servers.mlflow] == re.findall(r"http://\S+", again.stdout)
     assert pids() == before
-
-
-def test_down_during_a_training_ends_its_stage_and_the_next_up_settles_what_was_cut_off(servers: Servers) -> None:
-    params = servers.project.params
-    params.write_text(params.read_text().replace("epochs: 15", "epochs: 5000"))
-    started = servers.command("deployment", "run", "training/local")
-    assert started.returncode == 0, started.stderr
-
-    def trains() -> bool:
-        supervisor = Supervisor(servers.project.services)
-        return any("calotype train" in " ".join(process.cmdline()) for process in supervisor.marked())
-
-    assert until(trains, 120)
-    assert run(servers.project, "calotype", "down").stderr == "down: all ended\n"
-    assert Supervisor(servers.project.services).marked() == []
-    again = run(servers.project, "calotype", "up")
-    assert again.returncode == 0, again.stderr
-    servers.prefect, servers.mlflow = re.findall(r"http://127\.0\.0\.1:\d+", again.stdout)[:2]
-    assert servers.runs("training")[0]["state_type"] in ("CRASHED", "FAILED", "CANCELLED")
 
 
 def test_a_failed_start_shows_the_last_log_lines_and_leaves_nothing(tmp_path: Path) -> None:

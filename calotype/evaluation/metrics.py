@@ -148,7 +148,7 @@ def measure(
         classes=tuple(classes),
         top_k=allowed,
         headline=headline,
-        per_class=_per_class(confusion, classes),
+        per_class=per_class(confusion, classes),
         confusion=confusion,
         majority_class_accuracy=float(confusion.sum(axis=1).max() / len(actual)),
     )
@@ -302,7 +302,7 @@ def _headline(
         mine, given, right = actual[chosen], predicted[chosen], correct[chosen]
         support, answered = np.bincount(mine, minlength=classes), np.bincount(given, minlength=classes)
         true_positives = np.bincount(mine[right], minlength=classes)
-        found = _averages(true_positives, support, answered)
+        found = averages(true_positives, support, answered)
         found |= {"top_k_accuracy": float(hits[chosen].mean()), "log_loss": float(losses[chosen].mean())}
         return [found[name] for name in TITLES]
 
@@ -311,7 +311,7 @@ def _headline(
     return {name: percentile_interval(value, column) for name, value, column in columns}
 
 
-def _averages(true_positives: Ints, support: Ints, predicted: Ints) -> dict[str, float]:
+def averages(true_positives: Ints, support: Ints, predicted: Ints) -> dict[str, float]:
     """Accuracy, and precision, recall and F1 as means over classes and weighted by the classes' images.
 
     Definitions: Sokolova & Lapalme, A systematic analysis of performance measures for classification tasks, 2009;
@@ -331,7 +331,7 @@ def _averages(true_positives: Ints, support: Ints, predicted: Ints) -> dict[str,
     return averages
 
 
-def _per_class(confusion: Ints, classes: Sequence[str]) -> tuple[ClassScore, ...]:
+def per_class(confusion: Ints, classes: Sequence[str]) -> tuple[ClassScore, ...]:
     support, predicted = confusion.sum(axis=1).tolist(), confusion.sum(axis=0).tolist()
     scores = []
     for name, right, own, given in zip(classes, confusion.diagonal().tolist(), support, predicted, strict=True):

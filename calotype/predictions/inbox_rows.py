@@ -73,7 +73,7 @@ def _answered(
         probabilities, embedding = one.classifier.answers(pixels)
     else:
         probabilities, embedding = nothing(one.classifier), np.empty((0, 0), dtype=np.float32)
-    is_finite: NDArray[np.bool_] = np.isfinite(probabilities).all(axis=1)
+    is_finite = np.asarray(np.isfinite(probabilities).all(axis=1))
     kept = places[is_finite]
     count = len(kept)
     columns = {

@@ -129,7 +129,7 @@ class Follower:
         return Link(None, f"the ledger holds no promotion of {name}/{number} before {at:%Y-%m-%d %H:%M:%S} UTC")
 
     def _run(self, run_id: str, run: KnownRun | None) -> Link:
-        uri = self.project.tracking_uri
+        uri = self.project.tracking_shown
         if run is None:
             return Link(
                 None, f"run {run_id or '(none)'} is not in MLflow at {uri}: deleted for good, or of another store"

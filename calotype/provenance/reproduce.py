@@ -128,8 +128,8 @@ def read_recipe(project: Project, store: Store, version: Version) -> Recipe:
     run = store.run(version.run_id)
     if run is None:
         raise CalotypeError(
-            f"its MLflow run {version.run_id} is not at {project.tracking_uri}: deleted for good, or of another store. "
-            "Set MLFLOW_TRACKING_URI to the one that has it."
+            f"its MLflow run {version.run_id} is not at {project.tracking_shown}: deleted for good, or of another "
+            "store. Set MLFLOW_TRACKING_URI to the one that has it."
         )
     if run.is_deleted:
         back = f"`mlflow runs restore --run-id {run.run_id}` brings it back"

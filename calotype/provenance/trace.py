@@ -136,7 +136,7 @@ def _of_run(project: Project, run_id: str, images: bool) -> Trace:
     store = Store(project)
     versions = store.versions_of(run_id)
     if store.run(run_id) is None and not versions:
-        raise UsageError(f"{run_id}: no such run in MLflow at {project.tracking_uri}. Its page shows a run's id.")
+        raise UsageError(f"{run_id}: no such run in MLflow at {project.tracking_shown}. Its page shows a run's id.")
     chain = Follower(project, store).follow(run_id, versions[0] if versions else None, with_images=images)
     return Trace("run", run_id, (), None, None, (chain,))
 

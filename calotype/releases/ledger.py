@@ -9,22 +9,18 @@ A row costs a file of 2 kB: 400 rows were read in 0.2 s, so nothing is ever comp
 
 from __future__ import annotations
 
-import contextlib
 import getpass
 import os
 import random
-import re
 import socket
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError
 
 from calotype import delta
 from calotype.delta import Kind
@@ -183,7 +179,7 @@ def commit(place: str, model: str, who: str, propose: Callable[[View], Draft | N
             draft, judged = propose(view), view
         if draft is None:
             return None
-        entry = _append(view, draft, who, place)
+        entry = _append(view, draft, who)
         if entry is not None:
             return entry
         time.sleep(random.uniform(0, 0.01 * min(attempt + 1, 20)))
@@ -206,7 +202,7 @@ def author() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def _append(view: View, draft: Draft, who: str, place: str) -> Entry | None:
+def _append(view: View, draft: Draft, who: str) -> Entry | None:
     """Commit through the snapshot that was read; None if another writer was first."""
     assert view.table is not None
     entry = Entry(
@@ -217,27 +213,19 @@ def _append(view: View, draft: Draft, who: str, place: str) -> Entry | None:
         at=datetime.now(UTC),
         **asdict(draft),
     )
-    try:
-        is_first = delta.append(view.table, KIND, pa.Table.from_pylist([asdict(entry)], SCHEMA))
-    except (DeltaError, OSError) as error:
-        raise _unreachable(place, error) from error
+    is_first = delta.append(view.table, KIND, pa.Table.from_pylist([asdict(entry)], SCHEMA))
     return entry if is_first else None
 
 
 def _view(table: DeltaTable, place: str, model: str) -> View:
-    try:
+    with delta.reaching(place, KIND):
         rows = table.to_pyarrow_table(filters=[("model", "=", model)]).to_pylist()
-    except (DeltaError, OSError) as error:
-        raise _unreachable(place, error) from error
     entries = sorted((Entry(**row) for row in rows), key=lambda entry: entry.sequence)
     return View(model, tuple(entries), table)
 
 
 def _open(place: str) -> DeltaTable | None:
-    try:
-        table = delta.open_table(place, KIND)
-    except (DeltaError, OSError) as error:
-        raise _unreachable(place, error) from error
+    table = delta.open_table(place, KIND)
     if table is not None:
         delta.check(place, table, KIND)
     return table
@@ -255,18 +243,8 @@ def _writable(place: str) -> DeltaTable:
 def _create(place: str) -> DeltaTable:
     properties = {"delta.appendOnly": "true"}
     description = "One row for each decision about a model's champion"
-    # What hinders it is told when it is opened.
-    with contextlib.suppress(OSError):
-        if "://" not in place:
-            Path(place).parent.mkdir(parents=True, exist_ok=True)
-        delta.create(place, KIND, "ledger", description, properties=properties, partition_by=["model"])
+    delta.create(place, KIND, "ledger", description, properties=properties, partition_by=["model"])
     table = _open(place)
     if table is None:
         raise CalotypeError(f"{place}: the ledger cannot be made. Check the place's permissions, or CALOTYPE_LEDGER.")
     return table
-
-
-def _unreachable(place: str, error: Exception) -> CalotypeError:
-    # An object store's reply is a coloured tree of many lines.
-    reason = " ".join(re.sub(r"\x1b\[\d+m|↳", "", str(error)).split())[:200]
-    return CalotypeError(f"{place}: the ledger cannot be read or written ({reason}). Correct CALOTYPE_LEDGER.")

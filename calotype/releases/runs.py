@@ -77,7 +77,7 @@ class Store:
             return _version(found)
         others = ", ".join(str(one.version) for one in self.versions(name))
         raise UsageError(
-            f"{name}/{number}: no such version in MLflow at {self._project.tracking_uri}; "
+            f"{name}/{number}: no such version in MLflow at {self._project.tracking_shown}; "
             + (f"known versions of {name}: {others}." if others else f"{name} has none. Run `calotype register`.")
         )
 

@@ -129,7 +129,7 @@ def answering(project: Project) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        raise CalotypeError(f"MLflow at {project.tracking_uri} refuses: {first_line(error)}") from error
+        raise CalotypeError(f"MLflow at {project.tracking_shown} refuses: {first_line(error)}") from error
 
 
 def known(ask: Callable[[], Answer]) -> Answer | None:

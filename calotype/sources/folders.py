@@ -41,6 +41,12 @@ def recognise(tree: Tree) -> Source | None:
     return _class_folders(tree, base, here)
 
 
+def class_folders(tree: Tree) -> dict[str, str]:
+    """The folder of each class by its label, in a tree that `recognise` made a source of kind ``folder`` of."""
+    base = _unwrap(tree)
+    return {_label(name): f"{base}{name}" for name in level(tree, base).folders}
+
+
 def wrappers(tree: Tree) -> list[str]:
     """The root and the folders that wrap all the rest, outermost first: ``["", "pets/"]``."""
     bases = [""]

@@ -29,6 +29,8 @@ VERBS = [
     "rollback",
     "history",
     "predict",
+    "predictions",
+    "labels",
     "sample",
     "trace",
     "reproduce",

@@ -13,6 +13,11 @@ from calotype.project import PLACES
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 VERBS = {str(command.name or command.callback.__name__) for command in app.registered_commands if command.callback}
+GROUPS = {
+    str(group.name): {str(one.callback.__name__) for one in group.typer_instance.registered_commands if one.callback}
+    for group in app.registered_groups
+    if group.typer_instance
+}
 TARGETS = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
 
 
@@ -25,7 +30,9 @@ def code(path: Path) -> str:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_commands_and_targets_that_a_document_names_exist(path: Path) -> None:
     shown = code(path)
-    assert set(re.findall(r"^(?:\.venv/bin/)?calotype ([a-z]+)", shown, flags=re.MULTILINE)) <= VERBS
+    assert set(re.findall(r"^(?:\.venv/bin/)?calotype ([a-z]+)", shown, flags=re.MULTILINE)) <= VERBS | set(GROUPS)
+    for group, commands in GROUPS.items():
+        assert set(re.findall(rf"^(?:\.venv/bin/)?calotype {group} ([a-z]+)", shown, flags=re.MULTILINE)) <= commands
     assert set(re.findall(r"^make ([a-z-]+)", shown, flags=re.MULTILINE)) <= TARGETS
 
 

@@ -154,7 +154,7 @@ def test_a_place_that_cannot_be_reached_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CalotypeError, match=r"^[^\n]*CALOTYPE_LEDGER[^\n]*$"):
         ledger.commit(str(tmp_path / "file" / "ledger"), "digits", "a", lambda _: promoted(1))
-    with pytest.raises(CalotypeError, match=r"^[^\n]*nowhere://x/y: the ledger cannot be read[^\n]*$"):
+    with pytest.raises(CalotypeError, match=r"^[^\n]*nowhere://x/y: the ledger of promotions cannot be read[^\n]*$"):
         ledger.read("nowhere://x/y", "digits")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from calotype.supervisor import Supervisor
+from calotype.services.supervisor import Supervisor
 
 PROGRAMS = {"server": "http.server 0 --bind 127.0.0.1", "worker": "http.server 0 --bind 127.0.0.1"}
 

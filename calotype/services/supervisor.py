@@ -77,6 +77,16 @@ FAILED = ("BACKOFF", "FATAL", "EXITED", "UNKNOWN")
 
 
 @dataclass(frozen=True)
+class Program:
+    """A program that supervisord keeps running, its state in supervisord's words; pid 0 where it does not run."""
+
+    name: str
+    state: str
+    pid: int
+    uptime_s: int
+
+
+@dataclass(frozen=True)
 class Supervisor:
     """supervisord for one folder of state."""
 
@@ -138,6 +148,21 @@ class Supervisor:
         """State of each program in supervisord's words: ``{"worker": "RUNNING", ...}``."""
         return {info["name"]: info["statename"] for info in self._call("getAllProcessInfo")}
 
+    def programs(self) -> list[Program]:
+        """Each program as supervisord sees it; none where supervisord does not run."""
+        if not self.process():
+            return []
+        found = self._call("getAllProcessInfo")
+        return [
+            Program(
+                name=info["name"],
+                state=info["statename"],
+                pid=int(info["pid"]),
+                uptime_s=max(0, info["now"] - info["start"]) if info["statename"] == "RUNNING" else 0,
+            )
+            for info in found
+        ]
+
     def pid(self, name: str) -> int:
         """Process id of a program; 0 when it does not run."""
         return int(self._call("getProcessInfo", name)["pid"])
@@ -166,6 +191,14 @@ class Supervisor:
                 if process.environ().get(MARK) == str(self.folder) and _runs(process):
                     found.append(process)
         return found
+
+    def end_leftovers(self, name: str) -> None:
+        """End what is left of a program whose first process was killed; the process that asks is spared."""
+        own = os.getpid()
+        left = [process for process in self.marked() if process.pid != own and _named(process, name)]
+        for process in left:
+            _signal(process.kill)
+        _until(lambda: not any(_runs(process) for process in left), 5)
 
     def _end_first(self, name: str, patience_s: float) -> None:
         pid = self.pid(name)
@@ -217,6 +250,13 @@ def _end_children(pid: int) -> None:
     for child in children:
         _signal(child.terminate)
     _until(lambda: not any(_runs(child) for child in children), RUN_LIMIT_S)
+
+
+def _named(process: psutil.Process, name: str) -> bool:
+    try:
+        return process.environ().get("SUPERVISOR_PROCESS_NAME") == name
+    except (psutil.Error, OSError):
+        return False
 
 
 def _is_alive(pid: int) -> bool:

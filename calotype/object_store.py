@@ -1,0 +1,80 @@
+"""S3 by the environment's variables: what each library must be told, and what a store's refusal says in one line.
+
+The address and the keys are those that every program for S3 reads: ``AWS_ENDPOINT_URL`` (a server other than Amazon's),
+``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``, ``AWS_DEFAULT_REGION``, or a profile in ``~/.aws``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+CONNECT_S, ANSWER_S = 4, 5
+"""Seconds for a connection, and for an answer to a first question: a wrong address is told of within 15 s."""
+
+NO_KEYS = "no keys found; expected AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile in ~/.aws"
+ADVICE = "AWS_ENDPOINT_URL or the keys"
+"""What may be wrong beside the URL."""
+
+
+def is_s3(place: object) -> bool:
+    """Whether a place is a URL of S3."""
+    return str(place).startswith(("s3://", "s3a://"))
+
+
+def delta_options(place: object) -> dict[str, str] | None:
+    """What `deltalake` must be told of S3 beside what it reads from the environment; None for other places."""
+    if not is_s3(place):
+        return None
+    return {
+        # Else it knows nothing of profiles, as all other libraries do.
+        "aws_force_credential_load": "true",
+        # Else a server of one's own without TLS is refused, though its address says so itself.
+        "allow_http": str(os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")).lower(),
+        "connect_timeout": f"{CONNECT_S}s",
+        # Of one request. A file is sent in parts of 5 MB.
+        "timeout": "12s",
+        "max_retries": "5",
+        "retry_timeout": "10s",
+    }
+
+
+def client(*, attempts: int, answer_s: float) -> Any:
+    """A client of boto3 for S3, for use in many threads.
+
+    Parameters
+    ----------
+    attempts
+        How often it asks before it gives up.
+    answer_s
+        Seconds that it waits each time.
+    """
+    # A third of a second to import.
+    import boto3
+    from botocore.config import Config
+
+    config = Config(
+        connect_timeout=CONNECT_S,
+        read_timeout=answer_s,
+        retries={"mode": "standard", "total_max_attempts": attempts},
+        max_pool_connections=32,
+    )
+    # Of a session of its own: the common one keeps the keys that it found first.
+    return boto3.session.Session().client("s3", config=config)
+
+
+def reason(error: BaseException) -> str:
+    """What a store or its library says, in one line; a store's own code first where it gave one."""
+    response = getattr(error, "response", None)
+    if response:
+        return f"{response['Error'].get('Code')}: {response['Error'].get('Message')}"
+    # Of deltalake: a coloured tree of many lines whose last leaf is the cause.
+    text = re.sub(r"\x1b\[\d+m", "", str(error))
+    if "loading credentials" in text or "locate credentials" in text or "IMDS" in text:
+        return NO_KEYS
+    if said := re.search(r"<Code>(.*?)</Code>.*?<Message>(.*?)</Message>", text, re.DOTALL):
+        return f"{said[1]}: {said[2]}"
+    host = re.search(r"Error performing \w+ (https?://[^/\s]+)", text)
+    leaf = " ".join(text.split("↳")[-1].split())[:200] or type(error).__name__
+    return f"{host[1]}: {leaf}" if host else leaf

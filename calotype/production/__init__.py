@@ -1,0 +1,1 @@
+"""Ground truth that comes late: labels of predicted images, and what they say about the model in production."""

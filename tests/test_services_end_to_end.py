@@ -1,0 +1,278 @@
+"""What `make up` keeps running, killed and hung for real: it comes back, runs go on, people are told."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import psutil
+import pytest
+
+from calotype.project import Project
+from calotype.services import web
+from calotype.services.supervisor import Supervisor
+from tests.conftest import make_dvc_project, run
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+SECRET = "hunter2"
+
+
+def until(holds: Callable[[], Any], limit_s: float) -> Any:
+    deadline = time.monotonic() + limit_s
+    while not (found := holds()) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return found
+
+
+@dataclass
+class Mailbox:
+    """A real HTTP server that keeps what is posted to it."""
+
+    received: list[str] = field(default_factory=list)
+    server: HTTPServer = field(init=False)
+
+    def __post_init__(self) -> None:
+        received = self.received
+
+        class Keeps(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                received.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = HTTPServer(("127.0.0.1", 0), Keeps)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"json://user:{SECRET}@127.0.0.1:{self.server.server_port}/"
+
+
+@dataclass
+class Line:
+    """A project whose servers run."""
+
+    project: Project
+    prefect: str
+    mlflow: str
+    mailbox: Mailbox
+
+    def ask(self, path: str, body: Any = None) -> Any:
+        return web.ask(f"{self.prefect}/api{path}", body)
+
+    def pid(self, name: str) -> int:
+        return Supervisor(self.project.services).pid(name)
+
+    def start_training(self, epochs: int) -> dict[str, Any]:
+        """Start a training of so many epochs, without waiting for it."""
+        text = self.project.params.read_text()
+        self.project.params.write_text(re.sub(r"\n  epochs: \d+", f"\n  epochs: {epochs}", text))
+        deployment = self.ask("/deployments/name/training/local")["id"]
+        return dict(self.ask(f"/deployments/{deployment}/create_flow_run", {"state": {"type": "SCHEDULED"}}))
+
+    def run(self, made: dict[str, Any]) -> dict[str, Any]:
+        return dict(self.ask(f"/flow_runs/{made['id']}"))
+
+    def states(self, made: dict[str, Any]) -> list[str]:
+        return [state["name"] for state in self.ask(f"/flow_run_states/?flow_run_id={made['id']}")]
+
+    def trains(self) -> bool:
+        """Whether a stage `train` is at work, past its first epochs."""
+        return any(
+            "calotype train" in " ".join(process.cmdline()) and process.cpu_times().user > 6
+            for process in Supervisor(self.project.services).marked()
+        )
+
+    def engine(self) -> psutil.Process:
+        """The process of the flow run."""
+        (found,) = [
+            child for child in psutil.Process(self.pid("worker")).children() if "prefect" in str(child.cmdline())
+        ]
+        return found
+
+    def status(self) -> tuple[int, str]:
+        done = run(self.project, "calotype", "status")
+        return done.returncode, done.stdout
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
+    project = make_dvc_project(tmp_path_factory.mktemp("services") / "a project")
+    mailbox = Mailbox()
+    started = run(project, "calotype", "up", CALOTYPE_NOTIFY_URLS=mailbox.url)
+    try:
+        assert started.returncode == 0, started.stderr
+        prefect, mlflow = re.findall(r"http://127\.0\.0\.1:\d+", started.stdout)[:2]
+        yield Line(project, prefect, mlflow, mailbox)
+    finally:
+        run(project, "calotype", "down")
+        mailbox.server.shutdown()
+        mailbox.server.server_close()
+    assert Supervisor(project.services).marked() == []
+
+
+def test_status_says_that_all_is_well_and_names_each_part(line: Line) -> None:
+    assert until(lambda: line.status()[0] == 0, 60), line.status()
+    _, text = line.status()
+    assert [row.split()[0] for row in text.splitlines()[1:5]] == ["prefect", "mlflow", "worker", "watch"]
+    assert "training/local" in text
+    assert text.endswith("all is well\n")
+
+
+def test_doctor_finds_both_servers_and_no_problem(line: Line) -> None:
+    done = run(line.project, "calotype", "doctor")
+    assert done.returncode == 0, done.stdout
+    for words in ("prefect 3", "mlflow 3", "as prefect's server's", "none that Prefect wrongly calls Running"):
+        assert words in done.stdout, done.stdout
+
+
+def test_the_page_of_addresses_is_renewed_while_the_servers_run(line: Line) -> None:
+    path = line.project.services / "index.html"
+    before = path.read_text()
+    assert f'href="{line.prefect}/deployments"' in before
+    assert until(lambda: path.read_text() != before, 40)
+    assert "All is well." in path.read_text()
+
+
+def test_a_second_up_makes_no_second_automation_and_removes_what_is_no_longer_wanted(line: Line) -> None:
+    from calotype.services import automations
+
+    ids = [deployment["id"] for deployment in line.ask("/deployments/filter", {})]
+
+    def names() -> list[str]:
+        return sorted(
+            item["name"] for item in line.ask("/automations/filter", {}) if item["name"].startswith("calotype")
+        )
+
+    before = names()
+    assert len(before) == 5
+    automations.make(f"{line.prefect}/api", ids, [line.mailbox.url])
+    assert names() == before
+    automations.make(f"{line.prefect}/api", ids, [])
+    assert len(names()) == 3
+    automations.make(f"{line.prefect}/api", ids, [line.mailbox.url])
+    assert names() == before
+
+
+def test_an_automation_that_a_person_disabled_stays_disabled(line: Line) -> None:
+    from calotype.services import automations
+
+    ids = [deployment["id"] for deployment in line.ask("/deployments/filter", {})]
+
+    def resume() -> dict[str, Any]:
+        return next(dict(item) for item in line.ask("/automations/filter", {}) if item["name"].endswith("goes on"))
+
+    for enabled in (False, True):
+        web.ask(f"{line.prefect}/api/automations/{resume()['id']}", {"enabled": enabled}, method="PATCH")
+        automations.make(f"{line.prefect}/api", ids, [line.mailbox.url])
+        assert resume()["enabled"] is enabled
+
+
+def test_bad_data_fails_once_people_are_told_and_nothing_is_tried_again(line: Line) -> None:
+    source = line.project.root / "data" / "raw" / "digits"
+    away = source.with_name("away")
+    source.rename(away)
+    made = line.start_training(2)
+    assert until(lambda: line.run(made)["state_type"] == "FAILED", 90), line.states(made)
+    away.rename(source)
+    assert until(lambda: any(made["name"] in text for text in line.mailbox.received), 30)
+    time.sleep(5)
+    assert (line.run(made)["state_type"], line.run(made)["run_count"]) == ("FAILED", 1)
+    tasks = line.ask("/task_runs/filter", {"flow_runs": {"id": {"any_": [made["id"]]}}})
+    assert [task["run_count"] for task in tasks] == [1]
+    told = json.loads(next(text for text in line.mailbox.received if made["name"] in text))
+    assert "training failed" in told["title"]
+    assert "exit code" in told["message"]
+
+
+def test_what_dies_or_hangs_is_back_and_the_next_flow_run_works(line: Line) -> None:
+    before = {name: line.pid(name) for name in ("prefect", "mlflow", "worker", "watch")}
+    hung = psutil.Process(before["mlflow"])
+    for process in [hung, *hung.children()]:
+        process.suspend()
+    for name in ("prefect", "worker"):
+        os.kill(before[name], signal.SIGKILL)
+    # Three rounds of 10 s and 5 s without an answer, then the start.
+    assert until(lambda: line.pid("mlflow") not in (0, before["mlflow"]) and line.status()[0] == 0, 240), line.status()
+    os.kill(before["watch"], signal.SIGKILL)
+    assert until(lambda: line.pid("watch") not in (0, before["watch"]), 30)
+    made = line.start_training(15)
+    assert until(lambda: line.run(made)["state_type"] == "COMPLETED", 240), line.states(made)
+    assert "did not answer 3 times: ended" in (line.project.root / "logs" / "watch.log").read_text()
+
+
+def test_the_first_servers_death_leaves_no_port_taken(line: Line) -> None:
+    before = line.pid("mlflow")
+    os.kill(before, signal.SIGKILL)
+    assert until(lambda: line.pid("mlflow") not in (0, before) and web.answers(f"{line.mlflow}/health"), 90)
+
+
+def test_a_run_that_died_with_its_worker_is_crashed_in_two_minutes_and_goes_on_at_most_twice(line: Line) -> None:
+    made = line.start_training(100_000)
+    assert until(line.trains, 120), line.states(made)
+    died = time.monotonic()
+    for process in (psutil.Process(line.pid("worker")), line.engine()):
+        process.kill()
+    assert until(lambda: "Crashed" in line.states(made), 130), line.states(made)
+    crashed_s = time.monotonic() - died
+    assert until(lambda: line.run(made)["run_count"] == 2 and line.trains(), 120), line.states(made)
+    print(f"Crashed after {crashed_s:.0f} s, trains again after {time.monotonic() - died:.0f} s")
+    assert "train: resumes after epoch" in (line.project.root / "logs" / "worker.log").read_text()
+    for _ in range(2):  # a worker that dies alone takes its runs along at once
+        before = line.run(made)["run_count"]
+        os.kill(line.pid("worker"), signal.SIGKILL)
+        assert until(lambda count=before: line.states(made).count("Crashed") == count, 130), line.states(made)
+        until(lambda count=before: line.run(made)["run_count"] > count and line.trains(), 90 if before < 3 else 20)
+    assert line.run(made)["run_count"] == 3
+    assert line.run(made)["state_name"] == "Crashed"
+    assert until(lambda: not line.trains(), 30)
+
+
+def test_a_verdict_and_a_drift_are_told_and_no_secret_is_written_anywhere(line: Line) -> None:
+    made = line.start_training(15)
+    assert until(lambda: line.run(made)["state_type"] in ("COMPLETED", "FAILED"), 240), line.states(made)
+    verdicts = {"event": {"prefix": ["calotype.promotion."]}}
+    found = until(lambda: line.ask("/events/filter", {"filter": verdicts})["events"], 30)
+    assert {event["event"].rpartition(".")[2] for event in found} <= {"promoted", "held", "rejected"}
+    deployment = line.ask("/deployments/name/training/local")["id"]
+    event = {
+        "occurred": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "event": "calotype.drift.detected",
+        "id": "00000000-0000-4000-8000-000000000001",
+        "resource": {"prefect.resource.id": "calotype.model.digits"},
+        "related": [{"prefect.resource.id": f"prefect.deployment.{deployment}", "prefect.resource.role": "deployment"}],
+        "payload": {"summary": "drift in 3 of the last 5 windows"},
+    }
+    line.ask("/events", [event])
+    assert until(lambda: any("drift in 3 of the last 5 windows" in text for text in line.mailbox.received), 30)
+    written = [*(line.project.root / "logs").glob("*.log"), *line.project.services.glob("*.*")]
+    assert [path for path in written if path.is_file() and SECRET in path.read_text(errors="replace")] == []
+    assert SECRET not in json.dumps(line.ask("/block_documents/filter", {}))
+
+
+def test_a_run_that_down_cut_off_goes_on_after_the_next_up(line: Line) -> None:
+    made = line.start_training(100_000)
+    assert until(line.trains, 120), line.states(made)
+    assert run(line.project, "calotype", "down").stderr == "down: all ended\n"
+    assert Supervisor(line.project.services).marked() == []
+    assert line.status() == (1, "nothing runs here. Start it with `make up`.\n")
+    again = run(line.project, "calotype", "up")
+    assert again.returncode == 0, again.stderr
+    line.prefect, line.mlflow = re.findall(r"http://127\.0\.0\.1:\d+", again.stdout)[:2]
+    assert until(lambda: line.run(made)["run_count"] == 2, 90), line.states(made)
+    with urllib.request.urlopen(f"{line.prefect}/api/health", timeout=10) as reply:
+        assert reply.status == 200
+    assert len([item for item in line.ask("/automations/filter", {}) if item["name"].startswith("calotype")]) == 3
