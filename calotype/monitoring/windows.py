@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -15,7 +14,10 @@ from calotype import delta
 from calotype.delta import Kind
 from calotype.errors import CalotypeError
 from calotype.monitoring.shifts import TITLES
+from calotype.predictions.reading import open_checked
+from calotype.project import Project
 
+NAME = "windows"
 _MOMENT = pa.timestamp("us", tz="UTC")
 
 TEST = pa.struct(
@@ -170,40 +172,36 @@ def holds(before: Sequence[Window], is_drift: bool, *, windows: int, of_last: in
     return drifted if is_drift and drifted >= windows else 0
 
 
-def read(place: str) -> View | None:
+def read(project: Project) -> View | None:
     """Read the windows; None where there is no table yet.
 
     Raises
     ------
     DataError
         If something else is there: another table, a newer format, other files.
+    CalotypeError
+        If the place cannot be reached.
     """
-    table = delta.open_table(place, WINDOWS)
+    table = open_checked(project, NAME, WINDOWS)
     if table is None:
         return None
-    delta.check(place, table, WINDOWS)
     rows = table.to_pyarrow_table().to_pylist()
     return View(table, tuple(sorted(map(_window, rows), key=lambda window: (window.window_end, window.judged_at))))
 
 
-def writable(place: str) -> View:
-    """Read the windows, of a table that is made if absent.
-
-    Raises
-    ------
-    CalotypeError
-        If it cannot be made.
-    """
-    view = read(place)
+def writable(project: Project) -> View:
+    """Read the windows, of a table that is made if absent; raises as `read`."""
+    view = read(project)
     if view is None:
-        with contextlib.suppress(OSError):
-            if "://" not in place:
-                Path(place).parent.mkdir(parents=True, exist_ok=True)
-            delta.create(place, WINDOWS, "windows", "One row for each judged window of predictions")
-        view = read(place)
+        place = project.table(NAME)
+        if "://" not in place:
+            Path(place).parent.mkdir(parents=True, exist_ok=True)
+        delta.create(place, WINDOWS, NAME, "One row for each judged window of predictions")
+        view = read(project)
     if view is None:
         raise CalotypeError(
-            f"{place}: the table of windows cannot be made. Check the place's permissions, or {WINDOWS.variable}."
+            f"{project.relative(project.table(NAME))}: the table of windows cannot be made. Check the place's "
+            f"permissions, or set {WINDOWS.variable}."
         )
     return view
 

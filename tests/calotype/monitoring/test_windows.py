@@ -14,6 +14,7 @@ from deltalake import write_deltalake
 from calotype.errors import DataError
 from calotype.monitoring import windows
 from calotype.monitoring.windows import Tested, Window
+from calotype.project import Project
 
 NOON = datetime(2026, 3, 29, 12, tzinfo=UTC)
 
@@ -48,7 +49,7 @@ def days(pattern: str) -> list[Window]:
 
 
 def test_what_is_appended_is_read_again(tmp_path: Path) -> None:
-    place = str(tmp_path / "predictions" / "windows")
+    place = Project(tmp_path)
     view = windows.writable(place)
     assert view.windows == ()
     assert windows.append(view, [window(1), window(0)])
@@ -62,7 +63,7 @@ def test_a_window_says_what_it_found() -> None:
 
 
 def test_of_several_that_read_the_same_windows_one_appends(tmp_path: Path) -> None:
-    place = str(tmp_path / "windows")
+    place = Project(tmp_path)
     windows.append(windows.writable(place), [window()])
     views = [windows.writable(place) for _ in range(6)]
     won: list[bool] = []
@@ -78,9 +79,9 @@ def test_of_several_that_read_the_same_windows_one_appends(tmp_path: Path) -> No
 
 
 def test_another_table_in_its_place_is_refused(tmp_path: Path) -> None:
-    write_deltalake(tmp_path / "windows", pa.table({"wind": [1]}))
+    write_deltalake(Project(tmp_path).table("windows"), pa.table({"wind": [1]}))
     with pytest.raises(DataError, match=r"found a table with the columns wind; expected the table of windows \("):
-        windows.read(str(tmp_path / "windows"))
+        windows.read(Project(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -107,7 +108,7 @@ def test_a_single_window_is_enough_where_one_was_asked_for() -> None:
 
 
 def test_a_version_counts_its_own_windows_alone(tmp_path: Path) -> None:
-    view = windows.writable(str(tmp_path / "windows"))
+    view = windows.writable(Project(tmp_path))
     windows.append(view, [window(), window(1, model_version=4)])
-    view = windows.writable(str(tmp_path / "windows"))
+    view = windows.writable(Project(tmp_path))
     assert view.of("digits", 4) == (window(1, model_version=4),)
