@@ -67,7 +67,7 @@ def mark_announced(project: Project, params: Params, window: Window) -> None:
 
 
 def _newest(project: Project, params: Params) -> list[Window]:
-    view = windows.read(project.table("windows"))
+    view = windows.read(project)
     own = [window for window in view.windows if window.model_name == params.name] if view else []
     return own[-MOST:]
 
