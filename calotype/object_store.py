@@ -10,7 +10,7 @@ import os
 import re
 from typing import Any
 
-CONNECT_S, ANSWER_S = 4, 6
+CONNECT_S, ANSWER_S = 4, 5
 """Seconds for a connection, and for an answer to a first question: a wrong address is told of within 15 s."""
 
 NO_KEYS = "no keys found; expected AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile in ~/.aws"

@@ -187,7 +187,7 @@ def test_a_fresh_clone_pulls_the_data_and_the_model_and_knows_the_champion(train
     git(trained.project, "commit", "-qm", "Train")
     subprocess.run(["git", "clone", "-q", trained.project.root, tmp_path / "clone"], check=True)
     clone = Line(Project(tmp_path / "clone"), trained.database, trained.store, trained.environment)
-    clone.command("dvc", "pull")
+    clone.command("dvc", "pull", "dvc.yaml")
     assert bundle.digest(clone.project.bundle) == bundle.digest(trained.project.bundle)
     assert clone.project.splits.is_file()
     shutil.rmtree(clone.project.root / "models")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import date
 from html import escape
 
 from calotype.pages.charts import Scale, nice_ticks, opening, scale
@@ -78,9 +79,9 @@ def coverage(windows: Sequence[Window]) -> str:
     return "".join([*parts, *_dates([f"{start:%d %b %y}" for start in starts], across, COVERAGE_HEIGHT), "</svg>"])
 
 
-def _places(windows: Sequence[Window]) -> dict[tuple[object, int], float]:
+def _places(windows: Sequence[Window]) -> dict[tuple[date, int], float]:
     """Versions of one window stand side by side."""
-    places: dict[tuple[object, int], float] = {}
+    places: dict[tuple[date, int], float] = {}
     for start in {one.start for one in windows}:
         versions = [one.version for one in windows if one.start == start]
         for place, version in enumerate(versions):

@@ -52,6 +52,10 @@ class BatchSummary:
         From start to end.
     page
         The least confident answers as pictures.
+    dry_run, rescore
+        How it was asked for.
+    note
+        Why there was nothing to do.
     """
 
     batch_id: str
@@ -77,6 +81,7 @@ class BatchSummary:
     seconds: float = 0.0
     page: str = ""
     dry_run: bool = False
+    rescore: bool = False
     note: str = ""
 
     @property
@@ -90,20 +95,21 @@ class BatchSummary:
 
     def remarks(self) -> list[str]:
         """What is worth knowing besides the counts."""
+        answered = "answered by this version before" if self.rescore else "answered before"
         found = [
-            (self.answered_before, "of these files hold contents that were answered before"),
+            (self.answered_before, f"files hold contents that were {answered}"),
             (self.by_others, "answers were appended by another batch meanwhile"),
             (self.still_written, "files are still being written (predict.settle_s): left for the next batch"),
             (self.gone, "files changed or went while they were read: left for the next batch"),
-            (self.left_behind, "earlier contents are no longer in the inbox and keep their answers"),
+            (self.left_behind, "contents answered earlier are no longer in the inbox and keep their answers"),
         ]
-        lines = [f"{count:,} {text}" for count, text in found if count]
+        lines = [f"{text}: {count:,}" for count, text in found if count]
         lines += [f"the folder {path} cannot be listed" for path in self.unlisted]
         lines += [self.shadow.summary()] if self.shadow else []
         return lines + ([f"the least confident answers, as pictures: {self.page}"] if self.page else [])
 
     def _first_line(self) -> str:
-        head = f"{self.inbox}: {counted_files(self.files)}, {self.new:,} new"
+        head = f"{self.inbox}: {counted_files(self.files)}, {self.new:,} {'looked at again' if self.rescore else 'new'}"
         if not self.new:
             return f"{head}{f' ({self.note})' if self.note else ''}: nothing to predict"
         by = f"{self.counts} by {self.model_name} version {self.model_version}"

@@ -15,7 +15,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     no_args_is_help=True,
     add_completion=False,
-    help="Read what the scheduled predictions wrote: summary, rows, export",
+    help="Read the scheduled predictions: summary, show, export",
 )
 
 Role = Annotated[str, typer.Option(help="Whose answers: champion or shadow")]
@@ -134,7 +134,13 @@ def _show_summary(found: Summary) -> None:
         "\nBy class",
         ("class", "images", "share", "mean confidence", "abstained"),
         [
-            (one.label, f"{one.contents:,}", f"{one.share:.1%}", f"{one.mean_confidence:.3f}", f"{one.abstained:,}")
+            (
+                one.label,
+                f"{one.contents:,}",
+                f"{one.share * 100:.1f} %",
+                f"{one.mean_confidence:.3f}",
+                f"{one.abstained:,}",
+            )
             for one in found.classes
         ],
     )

@@ -7,7 +7,6 @@ first digits of their digests: a share's answers are held, all else streams past
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,11 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError
 
 from calotype import delta
 from calotype.delta import Kind
-from calotype.errors import CalotypeError
 from calotype.predictions.tables import CHAMPION, FILES, PREDICTIONS
 from calotype.project import Project
 
@@ -63,21 +60,14 @@ def open_tables(project: Project) -> Tables:
 def open_checked(project: Project, name: str, kind: Kind) -> DeltaTable | None:
     """Open one table of production, or None where there is none yet; raises as `open_tables`."""
     place = project.table(name)
-    try:
-        table = delta.open_table(place, kind)
-    except (DeltaError, OSError) as error:
-        # An object store's reply is a coloured tree of many lines.
-        reason = " ".join(re.sub(r"\x1b\[\d+m|↳", "", str(error)).split())[:200]
-        raise CalotypeError(
-            f"{project.relative(place)}: {kind.title} cannot be read ({reason}). Correct {kind.variable}."
-        ) from error
+    table = delta.open_table(place, kind)
     if table is not None:
         delta.check(project.relative(place), table, kind)
     return table
 
 
 def batches(
-    table: DeltaTable | None, columns: Sequence[str], where: ds.Expression | None = None
+    table: DeltaTable | None, kind: Kind, columns: Sequence[str], where: ds.Expression | None = None
 ) -> Iterator[pa.RecordBatch]:
     """The table's rows, a row group at a time; none where there is no table."""
     if table is None:
@@ -87,14 +77,15 @@ def batches(
         for group in fragment.split_by_row_group():
             # Read to its end before any row is given away: a scan that is left halfway waits for threads that wait for
             # it, because Delta's file system is Python's.
-            rows = group.to_table(schema=dataset.schema, columns=list(columns), filter=where)
+            with delta.reaching(table.table_uri.rstrip("/"), kind):
+                rows = group.to_table(schema=dataset.schema, columns=list(columns), filter=where)
             yield from (batch for batch in rows.to_batches(max_chunksize=ROWS_AT_ONCE) if batch.num_rows)
 
 
-def shares(table: DeltaTable | None, columns: Sequence[str]) -> list[ds.Expression]:
+def shares(table: DeltaTable | None, kind: Kind, columns: Sequence[str]) -> list[ds.Expression]:
     """Conditions that part a table's rows by image_id, so that each part's columns fit into `SHARE_BYTES`."""
     image_id = ds.field("image_id")
-    sample = next(batches(table, columns), None)
+    sample = next(batches(table, kind, columns), None)
     size = 0.0 if sample is None else sample.nbytes / sample.num_rows
     count = 1 if table is None else max(1, math.ceil(size * table.count() / SHARE_BYTES))
     edges = [f"{place * 16**4 // count:04x}" for place in range(1, count)]
@@ -129,13 +120,13 @@ def joined(tables: Tables, columns: Sequence[str], role: str = CHAMPION) -> Iter
     read = ["image_id", "predicted_at", *("batch_id" if name == ANSWER_BATCH else name for name in columns)]
     read = list(dict.fromkeys(read))
     schema = joined_schema(columns)
-    for number, part in enumerate(shares(tables.predictions, read)):
-        found = list(batches(tables.predictions, read, part & (ds.field("role") == role)))
+    for number, part in enumerate(shares(tables.predictions, PREDICTIONS, read)):
+        found = list(batches(tables.predictions, PREDICTIONS, read, part & (ds.field("role") == role)))
         empty = pa.schema([PREDICTIONS.schema.field(name) for name in read])
         answers = holding(pa.Table.from_batches(found, found[0].schema if found else empty)).combine_chunks()
         # What could not be read has no digest; it comes once, with the first share.
         mine = part | ds.field("image_id").is_null() if number == 0 else part
-        for batch in batches(tables.files, FILES.schema.names, mine):
+        for batch in batches(tables.files, FILES, FILES.schema.names, mine):
             yield _beside(batch, answers, columns, schema)
 
 

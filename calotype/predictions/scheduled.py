@@ -80,6 +80,7 @@ def predict_inbox(
         inbox=project.relative(url),
         table=project.relative(project.predictions),
         dry_run=dry_run,
+        rescore=rescore,
     )
     _refuse_older_table(project)
     seen = exactly_once.read(project.table("files"), BY_FILE)
@@ -88,18 +89,15 @@ def predict_inbox(
         return replace(batch, note=_absent(batch.inbox, seen))
     files = Inbox(place, params.predict.settle_s)
     total = sum(1 for _ in place)
-    return _Batch(project, params, batch, files, total, rescore).run(NONE if rescore else seen.keys, watch)
+    return _Batch(project, params, batch, files, total).run(NONE if rescore else seen.keys, watch)
 
 
 class _Batch:
     """One batch on its way from the inbox to the tables."""
 
-    def __init__(
-        self, project: Project, params: Params, summary: BatchSummary, files: Inbox, total: int, rescore: bool
-    ) -> None:
+    def __init__(self, project: Project, params: Params, summary: BatchSummary, files: Inbox, total: int) -> None:
         self.project, self.params, self.summary, self.files, self.total = project, params, summary, files, total
-        self.keyed = BY_CONTENT_AND_VERSION if rescore else BY_CONTENT
-        self.rescore = rescore
+        self.keyed = BY_CONTENT_AND_VERSION if summary.rescore else BY_CONTENT
         self.tally, self.unsure, self.agreement = Tally(), Unsure(), [0, 0]
         self.new = self.answered_before = 0
         self.started = time.monotonic()
@@ -143,7 +141,7 @@ class _Batch:
         who = [Answerer(role, one.classifier, one.model, one.image) for role, one in answerers]
         form = Form(tuple(dict.fromkeys(one.image for one in who)), self.params.ingest.max_megapixels)
         contents = exactly_once.read(self.project.table("predictions"), self.keyed)
-        answered = _Answered(contents, champion.version if self.rescore else None)
+        answered = _Answered(contents, champion.version if self.summary.rescore else None)
         first = answerers[0][1]
 
         def work(batch: list[Waiting]) -> Rows:
@@ -187,7 +185,7 @@ class _Batch:
             model_name=champion.name,
             model_version=champion.version,
             shadow=shadow[0] if shadow else None,
-            left_behind=_left_behind(self.project, champion.version) if self.rescore else 0,
+            left_behind=_left_behind(self.project, champion.version) if self.summary.rescore else 0,
         )
 
     def _ended(self, summary: BatchSummary) -> BatchSummary:

@@ -15,7 +15,7 @@ import pyarrow.dataset as ds
 
 from calotype.predictions.prediction_rows import REJECTED
 from calotype.predictions.reading import Tables, batches, holding, shares
-from calotype.predictions.tables import CHAMPION
+from calotype.predictions.tables import CHAMPION, FILES, PREDICTIONS
 
 LAST_BATCHES = 10
 MANY_BATCHES = 1000
@@ -116,9 +116,9 @@ class _Tally:
 def summarize(tables: Tables) -> Summary:
     """Count, in memory that does not grow with the tables."""
     tally = _Tally()
-    for part in shares(tables.predictions, COLUMNS):
+    for part in shares(tables.predictions, PREDICTIONS, COLUMNS):
         held: list[Any] = []
-        for batch in batches(tables.predictions, COLUMNS, part):
+        for batch in batches(tables.predictions, PREDICTIONS, COLUMNS, part):
             _add(tally.models, batch, ("model_name", "model_version", "role"))
             held.append(batch.filter(pc.equal(batch["role"], CHAMPION)))
         if held:
@@ -172,16 +172,16 @@ def _classes(tally: _Tally, contents: int) -> tuple[ClassCount, ...]:
 
 def _files(tables: Tables) -> tuple[int, dict[str, int]]:
     rejected: Counter[str] = Counter()
-    for batch in batches(tables.files, ["reason"], ds.field("status") == REJECTED):
+    for batch in batches(tables.files, FILES, ["reason"], ds.field("status") == REJECTED):
         rejected.update((reason or "unknown").partition(":")[0] for reason in batch["reason"].to_pylist())
     return (0 if tables.files is None else int(tables.files.count())), dict(rejected.most_common())
 
 
 def _last_batches(tables: Tables) -> tuple[BatchCount, ...]:
     """Count the batches that come last; whichever those are is known after all rows have passed once."""
-    last = _latest(batches(tables.files, ["batch_id", "seen_at"]))
+    last = _latest(batches(tables.files, FILES, ["batch_id", "seen_at"]))
     counts: dict[str, Counter[str]] = {name: Counter() for name in last}
-    for batch in batches(tables.files, ["batch_id", "status"], ds.field("batch_id").isin(list(last))):
+    for batch in batches(tables.files, FILES, ["batch_id", "status"], ds.field("batch_id").isin(list(last))):
         for row in pl.DataFrame(batch).group_by("batch_id", "status").len().iter_rows():
             counts[row[0]][row[1]] += row[2]
     return tuple(

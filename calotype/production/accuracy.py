@@ -11,6 +11,7 @@ figure says of how many answers it speaks, and how confident those were beside a
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Literal
@@ -20,6 +21,7 @@ import polars as pl
 import pyarrow.dataset as ds
 from deltalake.exceptions import CommitFailedError
 
+from calotype import delta
 from calotype.errors import CalotypeError
 from calotype.evaluation import metrics
 from calotype.evaluation.metrics import ClassScore, Estimate, Floats, Ints
@@ -121,6 +123,8 @@ class Judgement:
         Whether the interval's upper end lies below `monitor.min_accuracy`, by labels that raised no alarm before.
     reason
         One line.
+    newest
+        When the last of the judged labels was added.
     """
 
     version: int | None
@@ -130,6 +134,7 @@ class Judgement:
     high: float | None
     is_below: bool
     reason: str
+    newest: datetime | None = None
 
 
 def measure(project: Project, params: Params, by: By = "week") -> Production:
@@ -160,13 +165,12 @@ def measure(project: Project, params: Params, by: By = "week") -> Production:
 
 
 def judge(project: Project, params: Params) -> Judgement:
-    """Tell, once, that the champion's production accuracy is shown to be below `monitor.min_accuracy`.
+    """Compare the champion's production accuracy with `monitor.min_accuracy`, by labels that raised no alarm before.
 
-    No label counts for two alarms of one version: when this answers ``is_below``, the moment up to which its labels
-    were added is first written into the table of labels (a property, by compare-and-swap), and next time only labels
-    added after that are judged. Of two monitors at once, one tells. If the process dies after this and before it has
-    told anyone, that alarm is lost, and the next needs new labels. Who asks after each addition asks often: a champion
-    that is just good enough is called low in at most 2.5 % of the looks, not in 2.5 % of its life.
+    Whoever raises the alarm says so by `remember`, which writes into the table of labels up to when its labels were
+    added; only labels added after that are judged next time, so no label counts for two alarms of one version. Who asks
+    after each addition asks often: a champion that is just good enough is called low in at most 2.5 % of the looks, not
+    in 2.5 % of its life.
 
     Raises
     ------
@@ -175,15 +179,51 @@ def judge(project: Project, params: Params) -> Judgement:
     CalotypeError
         If a place cannot be reached.
     """
+    version = ledger.read(project.ledger, params.name).head
+    if version is None:
+        return _unjudged(None, f"{params.name} has no champion")
+    title = f"{params.name} version {version}"
+    labels = labels_table.holding(labels_table.read(project))
+    alarmed = _alarmed(project, version)
+    fresh = labels if alarmed is None else labels.filter(pl.col("added_at") > alarmed)
+    mine = _answers(project, params, fresh, "month")[0].filter(pl.col("model_version") == version)
+    since = f" since the alarm by the labels up to {alarmed:%Y-%m-%d %H:%M} UTC" if alarmed else ""
+    if mine.is_empty():
+        return _unjudged(version, f"no answer of {title} was labelled{since}")
+    found = exact(int((mine["truth"] == mine["label"]).sum()), mine.height)
+    least = params.monitor.min_accuracy
+    is_below = found.high < least
+    verdict = "is shown to be below" if is_below else "is not shown to be below"
+    reason = (
+        f"{title}: production accuracy {found.percent} on {mine.height:,} labelled images{since} {verdict} "
+        f"monitor.min_accuracy {least:g}"
+    )
+    newest: datetime = mine["added_at"].max()  # type: ignore[assignment]
+    return Judgement(version, mine.height, found.value, found.low, found.high, is_below, reason, newest)
+
+
+def remember(project: Project, judgement: Judgement) -> None:
+    """Let the labels of an alarm that was raised count for no other alarm of this version.
+
+    Raises
+    ------
+    CalotypeError
+        If the place cannot be reached, or other writers came first `ATTEMPTS` times.
+    """
+    if judgement.version is None or judgement.newest is None:
+        return
+    place = project.table(labels_table.NAME)
     for _ in range(ATTEMPTS):
-        found, newest = _assess(project, params)
-        if not found.is_below or newest is None or found.version is None:
-            return found
-        if _claim(project, found.version, newest):
-            return found
+        alarmed = _alarmed(project, judgement.version)
+        if alarmed is not None and alarmed >= judgement.newest:
+            return
+        table = open_checked(project, labels_table.NAME, labels_table.LABELS)
+        assert table is not None
+        mark = {f"{ALARMED}.{judgement.version}": judgement.newest.isoformat()}
+        with contextlib.suppress(CommitFailedError), delta.reaching(place, labels_table.LABELS):
+            table.alter.set_table_properties(mark, raise_if_not_exists=False)
     raise CalotypeError(
-        f"{project.table(labels_table.NAME)}: {ATTEMPTS} attempts met other writers, each ahead of this one. "
-        "Nothing was judged; run the monitoring again."
+        f"{place}: {ATTEMPTS} attempts to write met other writers, each ahead of this one. Run it again."
     )
 
 
@@ -204,7 +244,7 @@ def _answers(project: Project, params: Params, labels: pl.DataFrame, by: By) -> 
     start = pl.col("predicted_at").dt.truncate(WINDOWS[by]).alias("window")
     empty = pl.DataFrame(PREDICTIONS.schema.empty_table()).select(COLUMNS).with_columns(start)
     found, counts = [empty.join(truths, on="image_id")], [_counted(empty)]
-    for batch in batches(open_checked(project, "predictions", PREDICTIONS), COLUMNS, where):
+    for batch in batches(open_checked(project, "predictions", PREDICTIONS), PREDICTIONS, COLUMNS, where):
         rows = pl.DataFrame(batch).with_columns(start)
         counts.append(_counted(rows))
         found.append(rows.join(truths, on="image_id"))
@@ -278,31 +318,6 @@ def _end(start: datetime, by: By) -> date:
     return (start.date().replace(day=28) + timedelta(days=4)).replace(day=1)
 
 
-def _assess(project: Project, params: Params) -> tuple[Judgement, datetime | None]:
-    """The judgement, and when the last label that it rests on was added."""
-    version = ledger.read(project.ledger, params.name).head
-    if version is None:
-        return _unjudged(None, f"{params.name} has no champion"), None
-    title = f"{params.name} version {version}"
-    labels = labels_table.holding(labels_table.read(project))
-    alarmed = _alarmed(project, version)
-    fresh = labels if alarmed is None else labels.filter(pl.col("added_at") > alarmed)
-    mine = _answers(project, params, fresh, "month")[0].filter(pl.col("model_version") == version)
-    since = f" since the alarm by the labels up to {alarmed:%Y-%m-%d %H:%M} UTC" if alarmed else ""
-    if mine.is_empty():
-        return _unjudged(version, f"no answer of {title} was labelled{since}"), None
-    found = exact(int((mine["truth"] == mine["label"]).sum()), mine.height)
-    least = params.monitor.min_accuracy
-    is_below = found.high < least
-    verdict = "is shown to be below" if is_below else "is not shown to be below"
-    reason = (
-        f"{title}: production accuracy {found.percent} on {mine.height:,} labelled images{since} {verdict} "
-        f"monitor.min_accuracy {least:g}"
-    )
-    newest: datetime = mine["added_at"].max()  # type: ignore[assignment]
-    return Judgement(version, mine.height, found.value, found.low, found.high, is_below, reason), newest
-
-
 def _unjudged(version: int | None, reason: str) -> Judgement:
     return Judgement(version, 0, None, None, None, False, reason)
 
@@ -311,18 +326,3 @@ def _alarmed(project: Project, version: int) -> datetime | None:
     table = open_checked(project, labels_table.NAME, labels_table.LABELS)
     text = None if table is None else table.metadata().configuration.get(f"{ALARMED}.{version}")
     return datetime.fromisoformat(text) if text else None
-
-
-def _claim(project: Project, version: int, newest: datetime) -> bool:
-    """Remember the alarm; False if another monitor was first, or labels came meanwhile."""
-    table = open_checked(project, labels_table.NAME, labels_table.LABELS)
-    assert table is not None
-    key = f"{ALARMED}.{version}"
-    text = table.metadata().configuration.get(key)
-    if text and datetime.fromisoformat(text) >= newest:
-        return False
-    try:
-        table.alter.set_table_properties({key: newest.isoformat()}, raise_if_not_exists=False)
-    except CommitFailedError:
-        return False
-    return True

@@ -12,7 +12,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     no_args_is_help=True,
     add_completion=False,
-    help="Add true labels of predicted images; see production accuracy",
+    help="Add true labels that came later; show production accuracy",
 )
 
 

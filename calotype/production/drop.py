@@ -7,10 +7,11 @@ later label corrects an earlier one, the copy moves to the other class.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path, PurePosixPath
@@ -22,12 +23,15 @@ from calotype.data import dataset
 from calotype.data.curation import counted
 from calotype.errors import DataError, UsageError
 from calotype.params import Params
+from calotype.predictions import incoming
 from calotype.predictions.reading import Tables, batches
+from calotype.predictions.remote import RemoteFolder
+from calotype.predictions.tables import FILES
 from calotype.production import labels_table
 from calotype.production.labels_file import Label
 from calotype.project import Project
 from calotype.sources import open_source
-from calotype.sources.contract import Unreadable
+from calotype.sources.contract import MAX_FILE_BYTES, Unreadable
 from calotype.sources.folders import class_folders
 from calotype.sources.trees import folder_tree, looks_like_image, read_file
 
@@ -124,6 +128,7 @@ def open_target(project: Project, params: Params) -> Target:
 def put(project: Project, tables: Tables, target: Target, labels: Sequence[Label]) -> Drop:
     """Copy the images that labels name, each under the label that holds for it."""
     wanted = _wanted(project, tables, {one.image_id for one in labels})
+    read = _reader(project.inbox)
     in_dataset, copies = _in_dataset(project), target.copies()
     counts: Counter[str] = Counter()
     gone: list[str] = []
@@ -136,7 +141,7 @@ def put(project: Project, tables: Tables, target: Target, labels: Sequence[Label
             counts["there"] += is_same
             contested.extend([] if is_same else [one.shown])
         elif copy is None:
-            data = _from_inbox(project, one)
+            data = _from_inbox(read, one)
             counts["copied"] += data is not None and _place(data, _name(target, one))
             gone.extend([one.shown] if data is None else [])
         elif copy.parent == target.folders[one.label]:
@@ -152,7 +157,7 @@ def _wanted(project: Project, tables: Tables, image_ids: set[str]) -> list[_Want
     held = labels_table.holding(labels_table.read(project)).filter(pl.col("image_id").is_in(list(image_ids)))
     paths: dict[str, list[str]] = {image_id: [] for image_id in image_ids}
     where = ds.field("image_id").isin(sorted(image_ids))
-    for batch in batches(tables.files, ["image_id", "path"], where):
+    for batch in batches(tables.files, FILES, ["image_id", "path"], where):
         for image_id, path in zip(batch["image_id"].to_pylist(), batch["path"].to_pylist(), strict=True):
             paths[image_id].append(path)
     rows = held.sort("image_id").select("image_id", "label", "labelled_on").iter_rows()
@@ -167,25 +172,23 @@ def _in_dataset(project: Project) -> dict[str, str]:
     return dict(manifest.select("image_id", "label").iter_rows())
 
 
-def _from_inbox(project: Project, wanted: _Wanted) -> bytes | None:
+def _reader(inbox: str) -> Callable[[str], bytes]:
+    if "://" not in inbox:
+        return lambda path: read_file(Path(inbox) / path)
+    folder = RemoteFolder(inbox)
+    return lambda path: folder.read(folder.at(path), MAX_FILE_BYTES)
+
+
+def _from_inbox(read: Callable[[str], bytes], wanted: _Wanted) -> bytes | None:
     """The image's bytes from wherever in the inbox they were seen; None where they are there no more."""
     for path in wanted.paths:
-        place = f"{project.inbox.rstrip('/')}/{path}"
         try:
-            data = _read_url(place) if "://" in place else read_file(place)
-        except (Unreadable, OSError):
+            data = read(path)
+        except (Unreadable, incoming.Unreadable):
             continue
         if hashlib.sha256(data).hexdigest() == wanted.image_id:
             return data
     return None
-
-
-def _read_url(place: str) -> bytes:
-    import fsspec
-
-    with fsspec.open(place, "rb") as file:
-        data: bytes = file.read()
-    return data
 
 
 def _name(target: Target, wanted: _Wanted) -> Path:
@@ -211,10 +214,8 @@ def _place(data: bytes, to: Path) -> bool:
 
 def _link(file: Path, to: Path) -> None:
     """Give a file a second name unless that name is taken; a rename would overwrite."""
-    try:
+    with contextlib.suppress(FileExistsError):
         os.link(file, to)
-    except FileExistsError:
-        return
 
 
 def _listed(names: Sequence[str]) -> str:

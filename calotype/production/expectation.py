@@ -82,7 +82,7 @@ def selection(score: Score) -> str:
     """Of how many answers a score speaks, and how those differ from the others."""
     share = score.images / score.answers
     return (
-        f"{score.images:,} of {score.answers:,} answers ({share:.1%}) are labelled; their mean confidence is "
+        f"{score.images:,} of {score.answers:,} answers ({share * 100:.1f} %) are labelled; their mean confidence is "
         f"{score.confidence:.3f}, that of all {score.confidence_of_all:.3f}"
     )
 

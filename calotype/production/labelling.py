@@ -15,7 +15,7 @@ from calotype.errors import DataError
 from calotype.learning import bundle
 from calotype.params import Params
 from calotype.predictions.reading import Tables, batches, open_tables
-from calotype.predictions.tables import CHAMPION
+from calotype.predictions.tables import CHAMPION, FILES, PREDICTIONS
 from calotype.production import drop, labels_file, labels_table
 from calotype.production.labels_file import Images, Label, Row, counted_rows
 from calotype.production.labels_table import Held
@@ -178,7 +178,7 @@ def _ids_of_paths(project: Project, tables: Tables, rows: Sequence[Row]) -> tupl
     if not paths:
         return {}, ""
     where = ds.field("path").isin(paths) & ds.field("image_id").is_valid()
-    seen = [pl.DataFrame(batch) for batch in batches(tables.files, ["path", "image_id", "seen_at"], where)]
+    seen = [pl.DataFrame(batch) for batch in batches(tables.files, FILES, ["path", "image_id", "seen_at"], where)]
     if not seen:
         return {}, ""
     by_path = pl.concat(seen).sort("seen_at").group_by("path", maintain_order=True)
@@ -192,7 +192,7 @@ def _ids_of_paths(project: Project, tables: Tables, rows: Sequence[Row]) -> tupl
 def _predicted(tables: Tables, wanted: set[str]) -> set[str]:
     where = ds.field("image_id").isin(sorted(wanted)) & (ds.field("role") == CHAMPION)
     found: set[str] = set()
-    for batch in batches(tables.predictions, ["image_id"], where):
+    for batch in batches(tables.predictions, PREDICTIONS, ["image_id"], where):
         found.update(batch["image_id"].to_pylist())
     return found
 

@@ -142,13 +142,14 @@ def _sift(
 
 
 def _known_labels(rows: Sequence[Row], classes: Sequence[str], problems: list[str]) -> list[Row]:
-    for label in dict.fromkeys(row.label for row in rows if row.label not in classes):
+    known = set(classes)
+    for label in dict.fromkeys(row.label for row in rows if row.label not in known):
         close = difflib.get_close_matches(label, classes, n=1)
         listed = ", ".join(classes[:10]) + (", …" if len(classes) > 10 else "")
         hint = f"Did you mean {close[0]!r}?" if close else f"Known are {listed}."
         wrong = [row for row in rows if row.label == label]
         problems.append(f"{counted_rows(wrong)} have the label {label!r}, no class of the champion: left out. {hint}")
-    return [row for row in rows if row.label in classes]
+    return [row for row in rows if row.label in known]
 
 
 def _without_contradictions(labels: Sequence[Label], problems: list[str]) -> list[Label]:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
@@ -101,7 +100,8 @@ def append(project: Project, plan: Plan, source: str) -> None:
 def _rows(table: DeltaTable | None) -> pl.DataFrame:
     if table is None:
         return pl.DataFrame(LABELS.schema.empty_table())
-    return pl.DataFrame(table.to_pyarrow_table()).sort("labelled_on", "added_at")
+    with delta.reaching(table.table_uri.rstrip("/"), LABELS):
+        return pl.DataFrame(table.to_pyarrow_table()).sort("labelled_on", "added_at")
 
 
 def _held(rows: pl.DataFrame) -> dict[str, Held]:
@@ -133,8 +133,6 @@ def _as_table(labels: Sequence[Label], added_at: datetime, source: str) -> pa.Ta
 
 def _create(project: Project) -> DeltaTable:
     place = project.table(NAME)
-    if "://" not in place:
-        Path(place).parent.mkdir(parents=True, exist_ok=True)
     delta.create(place, LABELS, NAME, "True labels of predicted images, each as it was said")
     table = open_checked(project, NAME, LABELS)
     if table is None:

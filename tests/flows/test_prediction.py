@@ -49,7 +49,8 @@ def test_a_batch_leaves_its_counts_its_progress_and_its_page(served: Project) ->
     assert (served.root / summary.page).is_file()
 
 
-def test_a_batch_with_nothing_new_says_so(served: Project) -> None:
+@pytest.mark.usefixtures("served")
+def test_a_batch_with_nothing_new_says_so() -> None:
     batch_prediction()
     state = batch_prediction(return_state=True)
     assert "6 files, 0 new: nothing to predict" in str(asyncio.run(artifacts_of(state))["predictions"].data)

@@ -12,6 +12,7 @@ from deltalake import DeltaTable, write_deltalake
 from calotype.errors import CalotypeError, DataError
 from calotype.predictions import reading
 from calotype.predictions.reading import joined, open_tables, shares
+from calotype.predictions.tables import PREDICTIONS
 from calotype.project import Project
 from tests.production_tables import NIGHT, answer, digest_of, file, rejected, write
 
@@ -50,7 +51,7 @@ def test_a_rejected_file_has_no_answer_and_is_there_once(project: Project, monke
     write(project, answers=map(answer, names), files=[*map(file, names), rejected("bad.png")])
     whole = rows(project)
     monkeypatch.setattr(reading, "SHARE_BYTES", 1000)
-    assert len(shares(open_tables(project).predictions, ["image_id", "probabilities"])) > 3
+    assert len(shares(open_tables(project).predictions, PREDICTIONS, ["image_id", "probabilities"])) > 3
     assert rows(project) == whole
     assert len(whole) == 41
     assert [row["label"] for row in whole if row["status"] == "rejected"] == [None]
@@ -79,7 +80,9 @@ def test_other_files_at_the_place_are_refused(project: Project) -> None:
 
 def test_an_address_that_cannot_be_reached_is_one_line(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CALOTYPE_PREDICT_OUTPUT", "nowhere://tables")
-    with pytest.raises(CalotypeError, match=r"cannot be read \(.*\)\. Correct CALOTYPE_PREDICT_OUTPUT\.") as caught:
+    with pytest.raises(
+        CalotypeError, match=r"cannot be read or written \(.*\)\. Correct CALOTYPE_PREDICT_OUTPUT\."
+    ) as caught:
         open_tables(project)
     assert "\n" not in str(caught.value)
 
@@ -87,5 +90,5 @@ def test_an_address_that_cannot_be_reached_is_one_line(project: Project, monkeyp
 def test_a_row_group_at_a_time_is_read(project: Project) -> None:
     write(project, answers=map(answer, (f"{number}.png" for number in range(10))))
     table = DeltaTable(project.table("predictions"))
-    assert sum(batch.num_rows for batch in reading.batches(table, ["image_id"])) == 10
-    assert list(reading.batches(None, ["image_id"])) == []
+    assert sum(batch.num_rows for batch in reading.batches(table, PREDICTIONS, ["image_id"])) == 10
+    assert list(reading.batches(None, PREDICTIONS, ["image_id"])) == []

@@ -92,6 +92,7 @@ def test_keys_of_s3_are_taken_as_they_are(s3: S3Server) -> None:
     assert [folder.read(one, MANY).decode() for one in folder] == visible
 
 
+@pytest.mark.slow
 def test_more_than_a_page_of_objects_is_listed_whole(s3: S3Server) -> None:
     client = s3.client()
     for number in range(1010):

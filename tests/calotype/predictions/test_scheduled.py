@@ -131,7 +131,7 @@ def test_a_second_night_appends_only_what_is_new(night: Project, at: Params, inb
     (inbox / "new.png").write_bytes(other_digit(night))
     third = predict_inbox(night, at, inbox=str(inbox))
     assert (third.new, third.answered_before, third.predicted, third.appended) == (3, 2, 1, 1)
-    assert "2 of these files hold contents that were answered before" in third.summary()
+    assert "files hold contents that were answered before: 2" in third.summary()
     assert answers(night)["image_id"].n_unique() == answers(night).height == 11
     assert files(night).height == 18
     assert set(answers(night)["batch_id"]) == {first.batch_id, third.batch_id}
@@ -217,7 +217,7 @@ def test_answers_that_another_batch_appended_meanwhile_are_left_to_it(
     monkeypatch.setattr(exactly_once, "append", late)
     done = predict_inbox(night, at, inbox=str(inbox))
     assert (done.new, done.appended, done.by_others) == (15, 0, 10)
-    assert "10 answers were appended by another batch meanwhile" in done.summary()
+    assert "answers were appended by another batch meanwhile: 10" in done.summary()
     assert (answers(night).height, files(night).height) == (10, 15)
 
 
@@ -278,7 +278,7 @@ def test_a_new_champion_answers_old_contents_only_when_asked_to(rivals: Project,
     assert predict_inbox(rivals, at, inbox=str(inbox)).new == 0
     done = predict_inbox(rivals, at, inbox=str(inbox), rescore=True)
     assert (done.appended, done.left_behind, done.model_version) == (9, 1, 2)
-    assert "1 earlier contents are no longer in the inbox" in done.summary()
+    assert "no longer in the inbox and keep their answers: 1" in done.summary()
     again = predict_inbox(rivals, at, inbox=str(inbox), rescore=True)
     assert (again.appended, again.answered_before) == (0, 9)
     rows = answers(rivals)

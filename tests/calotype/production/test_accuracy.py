@@ -12,7 +12,7 @@ from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
 from calotype.params import Params
 from calotype.production import accuracy, labels_table
-from calotype.production.accuracy import exact, judge, measure
+from calotype.production.accuracy import exact, judge, measure, remember
 from calotype.production.labels_file import Label, Row
 from calotype.project import Project
 from tests.calotype.production.conftest import crown
@@ -124,13 +124,18 @@ def test_an_alarm_is_raised_once_for_the_same_labels(answered: Project, values_o
         "digits version 1: production accuracy 40.0 % (19.1–63.9) on 20 labelled images is shown to be below "
         "monitor.min_accuracy 0.8"
     )
+    assert judge(answered, values_of) == first
+    remember(answered, first)
     second = judge(answered, values_of)
     assert (second.is_below, second.images, second.accuracy) == (False, 0, None)
     assert "no answer of digits version 1 was labelled since the alarm" in second.reason
     label(answered, some(20, 20, wrong=1))
     assert judge(answered, values_of).images == 20
     label(answered, some(40, 20, wrong=20))
-    assert judge(answered, values_of).is_below
+    third = judge(answered, values_of)
+    assert (third.is_below, third.images) == (True, 40)
+    remember(answered, third)
+    remember(answered, first)
     assert not judge(answered, values_of).is_below
 
 
@@ -149,11 +154,14 @@ def test_only_the_champion_of_today_is_judged(answered: Project, values_of: Para
     assert judge(answered, values_of).is_below
 
 
-def test_of_several_monitors_at_once_one_raises_the_alarm(answered: Project, values_of: Params) -> None:
+def test_an_alarm_is_remembered_while_others_write(answered: Project, values_of: Params) -> None:
     label(answered, some(0, 20, wrong=20))
+    found = judge(answered, values_of)
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: judge(answered, values_of).is_below, range(4)))
-    assert sum(found) == 1
+        writes = [pool.submit(label, answered, some(20 + start, 5, wrong=0)) for start in (0, 5)]
+        writes += [pool.submit(remember, answered, found) for _ in range(2)]
+        assert [write.result() for write in writes] == [None] * 4
+    assert judge(answered, values_of).images == 10
 
 
 def test_without_champion_or_labels_nothing_is_judged(project: Project, values_of: Params) -> None:

@@ -46,7 +46,7 @@ def test_it_is_said_how_many_answers_are_labelled(project: Project, values_of: P
     write(project, answers=[answer(f"other {number}.png", confidence=0.5) for number in range(60)])
     found = score(project, values_of, 20, 20)
     assert expectation.selection(found) == (
-        "20 of 80 answers (25.0%) are labelled; their mean confidence is 0.900, that of all 0.600"
+        "20 of 80 answers (25.0 %) are labelled; their mean confidence is 0.900, that of all 0.600"
     )
 
 
