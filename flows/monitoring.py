@@ -9,6 +9,7 @@ from prefect import flow
 from calotype.monitoring.monitor import Monitored
 from tasks.monitoring import announce_drift, judge_windows
 from tasks.production import announce_accuracy
+from tasks.schedules import cancel_late_runs
 
 
 @dataclass(frozen=True)
