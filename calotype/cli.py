@@ -232,7 +232,7 @@ def predict(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="The inbox: say what would be, and write nothing")] = False,
 ) -> None:
-    """Classify the inbox into its tables; or SOURCE --to FILE, a row per file"""
+    """Classify the inbox, or SOURCE --to FILE: a row for each file"""
     from calotype import lean
 
     if (source is None) != (to is None):
