@@ -210,8 +210,8 @@ def _choose_addresses() -> dict[str, str]:
     prefect, mlflow = named_elsewhere("prefect"), named_elsewhere("mlflow")
     if mlflow and not mlflow.startswith("http"):
         raise UsageError(
-            f"MLFLOW_TRACKING_URI is {databases.shown(mlflow)}: expected a server's http address, or nothing. "
-            "A database for the server that `up` starts is named by CALOTYPE_MLFLOW_STORE."
+            f"MLFLOW_TRACKING_URI is {databases.without_password(mlflow)}: expected a server's http address, or "
+            "nothing. A database for the server that `up` starts is named by CALOTYPE_MLFLOW_STORE."
         )
     return {
         "prefect": prefect or f"http://127.0.0.1:{free_port(PREFECT_PORT)}",

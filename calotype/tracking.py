@@ -351,7 +351,7 @@ def _require_health(uri: str) -> None:
             return
     except (urllib.error.URLError, TimeoutError, ValueError) as error:
         raise CalotypeError(
-            f"mlflow: no answer from {databases.shown(uri)} ({error}). Start the server, or correct "
+            f"mlflow: no answer from {databases.without_password(uri)} ({error}). Start the server, or correct "
             "MLFLOW_TRACKING_URI, or unset it to use the store under mlruns/."
         ) from error
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from calotype import params
+from calotype.databases import without_password
 from calotype.doctor.check import Check, ok, problem, warning
 from calotype.errors import CalotypeError
-from calotype.parameters_table import without_password
 from calotype.project import Project
 from calotype.releases import ledger
 from calotype.services import status, web

@@ -9,8 +9,8 @@ import urllib.error
 import urllib.request
 from typing import Any
 
+from calotype.databases import without_password
 from calotype.errors import CalotypeError
-from calotype.parameters_table import without_password
 
 HEALTH_LIMIT_S = 5.0
 """Seconds within which a server that lives answers."""
