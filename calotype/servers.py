@@ -155,7 +155,6 @@ def environment_for(project: Project, prefect_api: str | None = None) -> dict[st
         # Job workers would be several processes of 250 MB each.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "PREFECT_WORKER_QUERY_SECONDS": "2",
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(automations.HEARTBEAT_S),
     }
     given = {name: value for name, value in os.environ.items() if name != notifications.VARIABLE}
     return given | SILENT | tuning | paths
