@@ -10,7 +10,6 @@ import pytest
 from ruamel.yaml import YAML
 
 from calotype.services.automations import SILENCE_S
-
 from tasks.monitoring import DRIFT
 from tasks.production import DROPPED
 
