@@ -76,7 +76,7 @@ def discrepancy(reference: Floats, window: Floats, permutations: int, random: np
     seed = int(random.integers(2**31))
     width = _median_distance(pooled[random.permutation(len(pooled))[:PAIRED_FOR_WIDTH]])
     sampler = RBFSampler(gamma=1 / (2 * width**2), n_components=FEATURES, random_state=seed)
-    features = sampler.fit_transform(pooled).astype(np.float32)
+    features = sampler.fit_transform(pooled.astype(np.float32))
     features -= features.mean(axis=0)
     # The mean of all is zero, so the window's sum alone tells both means.
     found = float((features[len(reference) :].sum(axis=0, dtype=np.float64) ** 2).sum())
@@ -104,7 +104,7 @@ def whitened(vectors: Floats, fitted_to: Floats | None = None) -> NDArray[np.flo
     """
     sample = (vectors if fitted_to is None else fitted_to).astype(np.float64)
     mean = sample.mean(axis=0)
-    variances, axes = np.linalg.eigh(np.cov(sample - mean, rowvar=False))
+    variances, axes = np.linalg.eigh(np.atleast_2d(np.cov(sample - mean, rowvar=False)))
     variances = variances.clip(0)
     spread = np.sqrt(variances + max(LEAST_VARIANCE * variances[-1], 1e-12))
     # Largest first: the first two draw a picture.
