@@ -109,7 +109,7 @@ def named_databases(project: Project) -> Iterator[Check]:
         except CalotypeError as error:
             yield problem("databases", str(error), "`make up` asks it first, and starts nothing without it.")
         else:
-            yield ok("databases", f"{databases.shown(url)} lets us in")
+            yield ok("databases", f"{databases.without_password(url)} lets us in")
 
 
 def store(project: Project) -> Iterator[Check]:
