@@ -35,7 +35,7 @@ SHARPNESS = 1.5
 
 QUALITY = 82
 MOST_BYTES = 150_000
-PATIENCE_MS = 20_000
+PATIENCE_MS = 60_000
 SEEN_BEFORE = {
     # Prefect's pages are dark unless a person asks for light.
     "color-scheme": '"light"',
@@ -54,7 +54,7 @@ TYPE = """(box, text) => {
 }"""
 """Fills a box of MLflow at once: hundreds of charts move beneath it, and Playwright waits for them to rest."""
 
-WITHOUT_CHAT = "button[aria-label='MLflow Assistant'] { display: none !important }"
+WITHOUT_CHAT = "button:has(.assistant-fab-label) { display: none !important }"
 
 
 @dataclass
