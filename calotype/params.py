@@ -150,7 +150,8 @@ class PredictParams(_Section):
 class MonitorParams(_Section):
     """What is held against the champion in production."""
 
-    alpha: Fraction = Field(gt=0, examples=[0.01])
+    # Below it the permutations of a window would take minutes.
+    alpha: Fraction = Field(ge=0.001, examples=[0.01])
     min_images: Annotated[int, Field(ge=20)] = Field(examples=[100])
     windows: Count = Field(examples=[2])
     of_last: Count = Field(examples=[3])

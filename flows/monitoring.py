@@ -1,4 +1,4 @@
-"""Does production look like what the champion was measured on, and is it answered well? If not, a training is due."""
+"""Does production still look like what the champion was measured on, and is it still right? Else a training is due."""
 
 from __future__ import annotations
 
@@ -14,21 +14,19 @@ from tasks.schedules import cancel_late_runs
 
 @dataclass(frozen=True)
 class MonitoringReport:
-    """What was judged, and why a training was asked for, by drift or by labels; empty where none was."""
+    """What was judged, and why a training was asked for: by drift, by labels; empty where it was not."""
 
     monitored: Monitored
-    reason: str
+    drift: str
     accuracy: str
 
 
 @flow(name="monitoring")
 def monitoring() -> MonitoringReport:
-    """Judge the predictions since the last window, and the labels; ask for a training where either shows a need."""
+    """Judge the predictions since the last window, and the labels; emit an event where a training is due."""
     cancel_late_runs()
     monitored = judge_windows()
-    reason = announce_drift()
-    accuracy = announce_accuracy()
-    return MonitoringReport(monitored, reason, accuracy)
+    return MonitoringReport(monitored, drift=announce_drift(), accuracy=announce_accuracy())
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from calotype import servers
 from calotype.files import read_json
 from calotype.monitoring.monitor import Monitored
-from calotype.monitoring.windows import TestRow
+from calotype.monitoring.windows import Tested
 from calotype.predictions.batch_summary import BatchSummary
 from calotype.project import Project
 from calotype.releases.promotion import Promotion
@@ -114,7 +114,7 @@ def _recall(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return row["name"], row["images"], _figure(row["recall"]), _figure(against["change"]), _figure(against["p_holm"])
 
 
-def _shown_difference(test: TestRow) -> str:
+def _shown_difference(test: Tested) -> str:
     if test.difference is None:
         return ""
     return f"{_cell(test.difference)} ({_cell(test.low)} – {_cell(test.high)})"

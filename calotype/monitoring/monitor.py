@@ -11,15 +11,15 @@ from datetime import UTC, datetime
 
 from deltalake import DeltaTable
 
-from calotype import exactly_once
 from calotype.console import say
 from calotype.errors import CalotypeError, UsageError
 from calotype.monitoring import judging, report, sampling, windows
 from calotype.monitoring.judging import Judged
 from calotype.monitoring.sampling import Span
 from calotype.monitoring.shifts import Shift
-from calotype.monitoring.windows import TestRow, View, Window
+from calotype.monitoring.windows import Tested, View, Window
 from calotype.params import MonitorParams, Params
+from calotype.predictions.reading import open_checked
 from calotype.predictions.tables import PREDICTIONS
 from calotype.project import Project
 
@@ -55,12 +55,13 @@ def monitor(project: Project, params: Params) -> Monitored:
     CalotypeError
         If MLflow cannot be reached, or other monitors came first again and again.
     """
-    table = exactly_once.open_table(project.table("predictions"), PREDICTIONS)
+    table = open_checked(project, "predictions", PREDICTIONS)
     if table is None:
-        return Monitored((), (f"{project.relative(project.predictions)}: no predictions yet. Run `calotype predict`.",))
+        place = project.relative(project.predictions)
+        return Monitored((), (f"{place}: no predictions yet. Put images into the inbox, then run `batch-prediction`.",))
     known: dict[Span, Judged | str] = {}
     for _ in range(ATTEMPTS):
-        view = windows.writable(project.table("windows"))
+        view = windows.writable(project)
         due, notes = _due(table, view, params)
         if due and not known:
             say("monitor", f"{sum(span.images for span in due):,} predictions to judge")
@@ -141,11 +142,11 @@ def _with_verdict(window: Window, before: Sequence[Window], asked: MonitorParams
     if not drifted:
         return window
     of = f"{drifted} of the last {asked.of_last} windows" if asked.of_last > 1 else "the last window"
-    reason = f"drift holds in {of} of {window.model}: {window.verdict} from {window.span}"
+    reason = f"drift in {of} of {window.model}, until {window.window_end:%Y-%m-%d %H:%M} UTC: {window.drifted}"
     return replace(window, drift_holds=True, reason=reason)
 
 
-def _test(shift: Shift) -> TestRow:
+def _test(shift: Shift) -> Tested:
     effect = shift.effect
     values = (None, None, None) if effect is None else (effect.value, effect.low, effect.high)
-    return TestRow(shift.test, shift.statistic, shift.p, shift.p_holm, *values)
+    return Tested(shift.test, shift.statistic, shift.p, shift.p_holm, *values)

@@ -42,9 +42,12 @@ def record(project: Project, params: Params, page: Path | None = None) -> dict[s
         experiment = tracking.experiment(project, client, f"{params.name}-monitoring")
         runs = client.search_runs([experiment], max_results=2 * MOST, order_by=["attributes.start_time DESC"])
         found = {str(run.data.tags.get(tracking.KEY_TAG)): str(run.info.run_id) for run in runs}
-        for window in (window for window in newest if window.key not in found):
-            is_newest = window is newest[-1]
-            found[window.key] = _write(client, experiment, window, page if is_newest else None)
+        # One that was killed on its way is still running: it is written again.
+        whole = {run.info.run_id for run in runs if run.info.status == "FINISHED"}
+        for window in (window for window in newest if found.get(window.key) not in whole):
+            run_id = found.get(window.key) or _begin(client, experiment, window)
+            _fill(client, run_id, window, page if window is newest[-1] else None)
+            found[window.key] = run_id
     return found
 
 
@@ -67,13 +70,12 @@ def mark_announced(project: Project, params: Params, window: Window) -> None:
 
 
 def _newest(project: Project, params: Params) -> list[Window]:
-    view = windows.read(project.table("windows"))
+    view = windows.read(project)
     own = [window for window in view.windows if window.model_name == params.name] if view else []
     return own[-MOST:]
 
 
-def _write(client: Any, experiment: str, window: Window, page: Path | None) -> str:
-    start, end = (int(at.timestamp() * 1000) for at in (window.window_start, window.window_end))
+def _begin(client: Any, experiment: str, window: Window) -> str:
     tags = {
         tracking.KEY_TAG: window.key,
         "mlflow.runName": f"v{window.model_version}-{window.window_end:%Y-%m-%d-%H%M}",
@@ -84,12 +86,16 @@ def _write(client: Any, experiment: str, window: Window, page: Path | None) -> s
     }
     if window.reason:
         tags["calotype.reason"] = window.reason
-    run_id = str(client.create_run(experiment, start_time=start, tags=tags).info.run_id)
+    start = int(window.window_start.timestamp() * 1000)
+    return str(client.create_run(experiment, start_time=start, tags=tags).info.run_id)
+
+
+def _fill(client: Any, run_id: str, window: Window, page: Path | None) -> None:
+    end = int(window.window_end.timestamp() * 1000)
     tracking.log_metrics(client, run_id, dict(_figures(window)), at_ms=end)
     if page is not None and page.is_file():
         client.log_artifact(run_id, str(page))
     client.set_terminated(run_id, "FINISHED", end_time=end)
-    return run_id
 
 
 def _figures(window: Window) -> Iterator[tuple[str, float]]:

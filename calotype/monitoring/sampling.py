@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
-from calotype import exactly_once
 from calotype.errors import DataError
 from calotype.monitoring.shifts import Sample
-from calotype.predictions.tables import CHAMPION
+from calotype.predictions.reading import batches
+from calotype.predictions.tables import CHAMPION, PREDICTIONS
 
 LARGEST = 10_000
 """Images of a window that are compared: a fair sample, because an image_id is a digest of what the image shows."""
@@ -57,7 +57,7 @@ def waiting(table: DeltaTable, model_name: str, ends: dict[int, datetime]) -> li
         Where the last window of each version ended.
     """
     commits: Counter[tuple[int, datetime]] = Counter()
-    for batch in exactly_once.batches(table, ["model_version", "predicted_at"], _of(model_name)):
+    for batch in batches(table, PREDICTIONS, ["model_version", "predicted_at"], _of(model_name)):
         commits.update(_counted(batch))
     spans = []
     for version in {version for version, _ in commits}:
@@ -88,7 +88,7 @@ def read(table: DeltaTable, model_name: str, span: Span, classes: Sequence[str])
     inside = (pc.field("model_version") == span.model_version) & (at >= span.start) & (at < span.end)
     held: list[pa.RecordBatch] = []
     largest: str | None = None
-    for batch in exactly_once.batches(table, COLUMNS, _of(model_name) & inside):
+    for batch in batches(table, PREDICTIONS, COLUMNS, _of(model_name) & inside):
         kept = batch if largest is None else batch.filter(pc.less_equal(batch["image_id"], largest))
         held.append(kept)
         if sum(map(len, held)) > 2 * LARGEST:

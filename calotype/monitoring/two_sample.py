@@ -76,19 +76,17 @@ def discrepancy(reference: Floats, window: Floats, permutations: int, random: np
     seed = int(random.integers(2**31))
     width = _median_distance(pooled[random.permutation(len(pooled))[:PAIRED_FOR_WIDTH]])
     sampler = RBFSampler(gamma=1 / (2 * width**2), n_components=FEATURES, random_state=seed)
-    features = sampler.fit_transform(pooled).astype(np.float32)
+    features = sampler.fit_transform(pooled.astype(np.float32))
     features -= features.mean(axis=0)
-    labels = np.zeros(len(pooled), np.float32)
-    labels[len(reference) :] = 1
     # The mean of all is zero, so the window's sum alone tells both means.
-    found = _squares(labels[None, :], features)[0]
+    found = float((features[len(reference) :].sum(axis=0, dtype=np.float64) ** 2).sum())
     at_least = 1
     chunk = max(1, LABELS_AT_ONCE // len(pooled))
     for start in range(0, permutations, chunk):
-        shuffled = random.permuted(np.tile(labels, (min(chunk, permutations - start), 1)), axis=1)
-        at_least += int((_squares(shuffled, features) >= found * (1 - ROUNDING)).sum())
+        labels = _shuffled(min(chunk, permutations - start), len(pooled), len(window), random)
+        at_least += int((_squares(labels, features) >= found * (1 - ROUNDING)).sum())
     scale = (1 / len(window) + 1 / len(reference)) ** 2
-    return Found(float(found * scale), at_least / (permutations + 1))
+    return Found(found * scale, at_least / (permutations + 1))
 
 
 def whitened(vectors: Floats, fitted_to: Floats | None = None) -> NDArray[np.float64]:
@@ -106,7 +104,7 @@ def whitened(vectors: Floats, fitted_to: Floats | None = None) -> NDArray[np.flo
     """
     sample = (vectors if fitted_to is None else fitted_to).astype(np.float64)
     mean = sample.mean(axis=0)
-    variances, axes = np.linalg.eigh(np.cov(sample - mean, rowvar=False))
+    variances, axes = np.linalg.eigh(np.atleast_2d(np.cov(sample - mean, rowvar=False)))
     variances = variances.clip(0)
     spread = np.sqrt(variances + max(LEAST_VARIANCE * variances[-1], 1e-12))
     # Largest first: the first two draw a picture.
@@ -161,6 +159,14 @@ def distribution(reference: Floats, window: Floats, random: np.random.Generator)
     return Found(float(test.statistic), float(test.pvalue), _difference(reference, window, random))
 
 
+def _shuffled(count: int, size: int, chosen: int, random: np.random.Generator) -> NDArray[np.float32]:
+    """Rows of ``size`` labels, of which ``chosen`` at random are 1: a third of the time of shuffling each row."""
+    places = np.argpartition(random.random((count, size), dtype=np.float32), chosen - 1, axis=1)[:, :chosen]
+    labels = np.zeros((count, size), np.float32)
+    np.put_along_axis(labels, places, 1, axis=1)
+    return labels
+
+
 def _squares(labels: NDArray[np.float32], features: NDArray[np.float32]) -> NDArray[np.float64]:
     """Squared length of the sum of the window's features, for each row of labels."""
     sums = labels @ features
@@ -182,5 +188,7 @@ def _difference(reference: Floats, window: Floats, random: np.random.Generator) 
 
 
 def _resampled_means(sample: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.float64]:
-    drawn = (sample[random.integers(len(sample), size=(100, len(sample)))] for _ in range(RESAMPLES // 100))
+    drawn = (
+        sample[random.integers(len(sample), size=(100, len(sample)), dtype=np.int32)] for _ in range(RESAMPLES // 100)
+    )
     return np.concatenate([part.mean(axis=1) for part in drawn])

@@ -13,6 +13,8 @@ TYPICAL_OF = 1000
 """Reference images whose own neighbours tell which distance is usual."""
 
 TYPICAL = 0.99
+DISTANCES_MIB = 128
+"""Memory for distances at once; sklearn would take 1 GiB."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,15 @@ class Surroundings:
 
 def look(reference: Floats, window: Floats) -> Surroundings:
     """Find where a window's embeddings, (N, D), lie among those of a reference, (M, D); M is at least 2."""
+    import sklearn
     from sklearn.neighbors import NearestNeighbors
 
     before, now = (whitened(vectors, fitted_to=reference) for vectors in (reference, window))
-    neighbours = NearestNeighbors(n_neighbors=2, algorithm="brute").fit(before)
-    distances = neighbours.kneighbors(now, n_neighbors=1)[0][:, 0]
-    # The nearest of a reference image is itself.
-    own = neighbours.kneighbors(before[:TYPICAL_OF])[0][:, 1]
+    with sklearn.config_context(working_memory=DISTANCES_MIB):
+        neighbours = NearestNeighbors(n_neighbors=2, algorithm="brute").fit(before)
+        distances = neighbours.kneighbors(now, n_neighbors=1)[0][:, 0]
+        # The nearest of a reference image is itself.
+        own = neighbours.kneighbors(before[:TYPICAL_OF])[0][:, 1]
     axes = _axes(before, now)
     return Surroundings(
         before @ axes,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -15,7 +14,10 @@ from calotype import delta
 from calotype.delta import Kind
 from calotype.errors import CalotypeError
 from calotype.monitoring.shifts import TITLES
+from calotype.predictions.reading import open_checked
+from calotype.project import Project
 
+NAME = "windows"
 _MOMENT = pa.timestamp("us", tz="UTC")
 
 TEST = pa.struct(
@@ -64,7 +66,7 @@ WINDOWS = Kind(
 
 
 @dataclass(frozen=True)
-class TestRow:
+class Tested:
     """One test of a window, as the table keeps it."""
 
     test: str
@@ -93,7 +95,7 @@ class Window:
     sampled: int
     reference: int
     alpha: float
-    tests: tuple[TestRow, ...]
+    tests: tuple[Tested, ...]
     is_drift: bool
     drift_holds: bool
     reason: str
@@ -116,16 +118,19 @@ class Window:
         return f"{self.window_start:%Y-%m-%d %H:%M} to {self.window_end:%Y-%m-%d %H:%M} UTC"
 
     @property
-    def alarms(self) -> tuple[TestRow, ...]:
+    def alarms(self) -> tuple[Tested, ...]:
         """The tests that found a difference."""
         return tuple(test for test in self.tests if test.p_holm <= self.alpha)
 
     @property
     def verdict(self) -> str:
         """``drift in brightness and sharpness``, or ``no drift``."""
-        if not self.is_drift:
-            return "no drift"
-        return f"drift in {joined([test.title.lower() for test in self.alarms])}"
+        return f"drift in {self.drifted}" if self.is_drift else "no drift"
+
+    @property
+    def drifted(self) -> str:
+        """``brightness and sharpness``."""
+        return joined([test.title.lower() for test in self.alarms])
 
 
 @dataclass(frozen=True)
@@ -167,40 +172,36 @@ def holds(before: Sequence[Window], is_drift: bool, *, windows: int, of_last: in
     return drifted if is_drift and drifted >= windows else 0
 
 
-def read(place: str) -> View | None:
+def read(project: Project) -> View | None:
     """Read the windows; None where there is no table yet.
 
     Raises
     ------
     DataError
         If something else is there: another table, a newer format, other files.
+    CalotypeError
+        If the place cannot be reached.
     """
-    table = delta.open_table(place, WINDOWS)
+    table = open_checked(project, NAME, WINDOWS)
     if table is None:
         return None
-    delta.check(place, table, WINDOWS)
     rows = table.to_pyarrow_table().to_pylist()
     return View(table, tuple(sorted(map(_window, rows), key=lambda window: (window.window_end, window.judged_at))))
 
 
-def writable(place: str) -> View:
-    """Read the windows, of a table that is made if absent.
-
-    Raises
-    ------
-    CalotypeError
-        If it cannot be made.
-    """
-    view = read(place)
+def writable(project: Project) -> View:
+    """Read the windows, of a table that is made if absent; raises as `read`."""
+    view = read(project)
     if view is None:
-        with contextlib.suppress(OSError):
-            if "://" not in place:
-                Path(place).parent.mkdir(parents=True, exist_ok=True)
-            delta.create(place, WINDOWS, "windows", "One row for each judged window of predictions")
-        view = read(place)
+        place = project.table(NAME)
+        if "://" not in place:
+            Path(place).parent.mkdir(parents=True, exist_ok=True)
+        delta.create(place, WINDOWS, NAME, "One row for each judged window of predictions")
+        view = read(project)
     if view is None:
         raise CalotypeError(
-            f"{place}: the table of windows cannot be made. Check the place's permissions, or {WINDOWS.variable}."
+            f"{project.relative(project.table(NAME))}: the table of windows cannot be made. Check the place's "
+            f"permissions, or set {WINDOWS.variable}."
         )
     return view
 
@@ -212,5 +213,5 @@ def append(view: View, windows: Sequence[Window]) -> bool:
 
 
 def _window(row: dict[str, object]) -> Window:
-    tests = tuple(TestRow(**test) for test in row.pop("tests"))  # type: ignore[attr-defined]
+    tests = tuple(Tested(**test) for test in row.pop("tests"))  # type: ignore[attr-defined]
     return Window(**row, tests=tests)  # type: ignore[arg-type]

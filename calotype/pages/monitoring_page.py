@@ -11,7 +11,7 @@ from markupsafe import Markup
 from calotype import pages
 from calotype.monitoring.shifts import Sample, Share
 from calotype.monitoring.unusual import Surroundings
-from calotype.monitoring.windows import TestRow, Window
+from calotype.monitoring.windows import Tested, Window
 from calotype.pages import monitoring_charts as charts
 from calotype.pages.gallery import Picture
 
@@ -99,7 +99,7 @@ def sentence(window: Window) -> str:
     return "No drift: these predictions look like those for the validation images"
 
 
-def difference(test: TestRow) -> str:
+def difference(test: Tested) -> str:
     """``-0.108 (-0.121 to -0.094)``; empty where a test has no such figure."""
     if test.difference is None:
         return ""

@@ -187,6 +187,14 @@ def test_a_clock_that_differs_from_the_servers_is_a_problem(offset_s: int, verdi
     assert words in found.found
 
 
+def test_a_database_that_lets_nobody_in_is_a_problem(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(records.named_databases(project)) == []
+    monkeypatch.setenv("CALOTYPE_MLFLOW_STORE", "postgresql://me:hunter2@127.0.0.1:9/mlflow")
+    found = one(records.named_databases(project), "problem", "databases").found
+    assert "127.0.0.1:9" in found
+    assert "hunter2" not in found
+
+
 def make_store(project: Project, schema: str, *running: str) -> None:
     project.mlruns.mkdir()
     with sqlite3.connect(project.mlruns / "mlflow.db") as database:
