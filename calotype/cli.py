@@ -16,6 +16,7 @@ from calotype import __version__
 from calotype.errors import CalotypeError, UsageError
 from calotype.predictions import commands as predictions_commands
 from calotype.production import commands as labels_commands
+from calotype.services import commands as services_commands
 
 
 class _Sections(TyperGroup):
@@ -53,7 +54,6 @@ START = "Start"
 STAGES = "Stages (DVC calls these)"
 MODELS = "Models and predictions"
 TRUST = "Trust"
-SERVERS = "Servers"
 
 app.add_typer(predictions_commands.app, name="predictions", rich_help_panel=MODELS)
 app.add_typer(labels_commands.app, name="labels", rich_help_panel=MODELS)
@@ -232,7 +232,7 @@ def predict(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="The inbox: say what would be, and write nothing")] = False,
 ) -> None:
-    """Classify images with the champion: SOURCE --to FILE, one row per file; or the inbox, into its tables"""
+    """Classify the inbox, or SOURCE --to FILE: a row for each file"""
     from calotype import lean
 
     if (source is None) != (to is None):
@@ -337,56 +337,7 @@ def verify() -> None:
     raise typer.Exit(0 if found.is_sound else 3)
 
 
-@app.command(rich_help_panel=SERVERS)
-def up() -> None:
-    """Start both servers and a worker; deploy the flows"""
-    from calotype import servers
-    from calotype.project import Project
-
-    servers.up(Project.find())
-
-
-@app.command(rich_help_panel=SERVERS)
-def down() -> None:
-    """End what `calotype up` started"""
-    from calotype import servers
-    from calotype.project import Project
-
-    servers.down(Project.find())
-
-
-@app.command(rich_help_panel=SERVERS)
-def status() -> None:
-    """Say how servers, worker and deployments are; exit code 0 if well"""
-    from calotype.project import Project
-    from calotype.services import status as services
-    from calotype.services import status_text
-
-    found = services.read(Project.find())
-    typer.echo(status_text.text(found))
-    raise typer.Exit(0 if found.is_well else 1)
-
-
-@app.command(rich_help_panel=SERVERS)
-def doctor(
-    json: Annotated[bool, typer.Option("--json", help="Print a JSON array")] = False,
-) -> None:
-    """Check versions, servers, disk, git, DVC and state; say what to do"""
-    from calotype.doctor import diagnosis
-    from calotype.project import Project
-
-    checks = diagnosis.diagnose(Project.find())
-    _print_json(diagnosis.as_json(checks)) if json else typer.echo(diagnosis.text(checks))
-    raise typer.Exit(0 if diagnosis.is_well(checks) else 1)
-
-
-@app.command(rich_help_panel=SERVERS)
-def ui() -> None:
-    """Serve MLflow's pages on this project's runs"""
-    from calotype import servers
-    from calotype.project import Project
-
-    servers.ui(Project.find())
+app.registered_commands += services_commands.app.registered_commands
 
 
 def _number(option: str, text: str) -> int | None:

@@ -23,8 +23,8 @@ def is_postgres(url: str) -> bool:
     return url.startswith(("postgresql:", "postgresql+", "postgres:"))
 
 
-def shown(url: str) -> str:
-    """An address without its password, for messages."""
+def without_password(url: str) -> str:
+    """An address that may be printed: ``http://me:secret@host`` becomes ``http://me:***@host``."""
     return re.sub(r"(://[^:/@]*:)[^/]*@", r"\1***@", url)
 
 
@@ -41,7 +41,9 @@ def require(url: str, variable: str) -> None:
     if not is_postgres(url):
         return
     if variable in PREFECT and not url.startswith("postgresql+asyncpg://"):
-        raise UsageError(f"{variable} is {shown(url)}: expected postgresql+asyncpg://user:password@host:5432/database.")
+        raise UsageError(
+            f"{variable} is {without_password(url)}: expected postgresql+asyncpg://user:password@host:5432/database."
+        )
     with _connected(url, variable):
         pass
 
@@ -95,7 +97,7 @@ def _connected(url: str, variable: str) -> Iterator[Any]:
         )
     except psycopg2.OperationalError as error:
         said = " ".join(str(error).strip().partition("\n")[0].split())
-        raise CalotypeError(f"{shown(url)}: {said}. Start Postgres, or correct {variable}.") from error
+        raise CalotypeError(f"{without_password(url)}: {said}. Start Postgres, or correct {variable}.") from error
     # Each statement by itself: a transaction that stays open while others make tables would be in their way.
     connection.autocommit = True
     with contextlib.closing(connection), connection.cursor() as cursor:

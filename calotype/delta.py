@@ -19,7 +19,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.schema import Field
 
 from calotype import object_store
-from calotype.errors import CalotypeError, DataError
+from calotype.errors import DataError
 
 FORMAT_KEY = "calotype.format_version"
 
@@ -90,11 +90,7 @@ def reaching(place: Path | str, kind: Kind) -> Iterator[None]:
         expected = isinstance(error, CommitFailedError | TableNotFoundError)
         if expected and "Unknown scheme" not in str(error):
             raise
-        said = object_store.reason(error)
-        further = f", {object_store.ADVICE}" if object_store.is_s3(place) else ""
-        raise CalotypeError(
-            f"{place}: {kind.title} cannot be read or written ({said}). Correct {kind.variable}{further}."
-        ) from error
+        raise object_store.unreachable(place, kind.title, kind.variable, error) from error
 
 
 def is_table(place: Path | str) -> bool:

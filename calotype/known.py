@@ -19,10 +19,11 @@ _WIDTH = 16
 
 
 class Known:
-    """The keys of a table's rows."""
+    """The keys of a table's rows; the digests given are sorted in their place, for want of room for two."""
 
     def __init__(self, digests: Digests) -> None:
-        self._digests = np.sort(digests)
+        digests.sort()
+        self._digests = digests
 
     def __len__(self) -> int:
         return len(self._digests)
@@ -44,19 +45,16 @@ NONE = Known(np.empty(0, dtype=f"S{_WIDTH}"))
 
 def digests_of(keys: Iterable[Key]) -> Digests:
     """Digest keys, in their order."""
-    found = b"".join(
-        hashlib.blake2b(
-            "\0".join("" if part is None else str(part) for part in key).encode(), digest_size=_WIDTH
-        ).digest()
-        for key in keys
-    )
+    found = bytearray()
+    for key in keys:
+        text = "\0".join("" if part is None else str(part) for part in key)
+        found += hashlib.blake2b(text.encode(), digest_size=_WIDTH).digest()
     return np.frombuffer(found, dtype=f"S{_WIDTH}")
 
 
 def digests_in(batches: Iterable[pa.RecordBatch], columns: Sequence[str]) -> Digests:
     """Digest some columns of rows, batch by batch."""
-    parts = [digests_of(zip(*(_plain(batch[name]) for name in columns), strict=True)) for batch in batches]
-    return np.concatenate(parts) if parts else np.empty(0, dtype=f"S{_WIDTH}")
+    return digests_of(key for batch in batches for key in zip(*(_plain(batch[name]) for name in columns), strict=True))
 
 
 def first_of_each(digests: Digests) -> NDArray[np.bool_]:

@@ -6,9 +6,13 @@ The address and the keys are those that every program for S3 reads: ``AWS_ENDPOI
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+from collections.abc import Iterator
 from typing import Any
+
+from calotype.errors import CalotypeError
 
 CONNECT_S, ANSWER_S = 4, 5
 """Seconds for a connection, and for an answer to a first question: a wrong address is told of within 15 s."""
@@ -62,6 +66,52 @@ def client(*, attempts: int, answer_s: float) -> Any:
     )
     # Of a session of its own: the common one keeps the keys that it found first.
     return boto3.session.Session().client("s3", config=config)
+
+
+@contextlib.contextmanager
+def reaching(place: str, what: str, variable: str) -> Iterator[None]:
+    """Say in one line why a place cannot be read or written.
+
+    Parameters
+    ----------
+    place
+        Its URL.
+    what
+        What lies there.
+    variable
+        The environment's variable that names it.
+
+    Raises
+    ------
+    CalotypeError
+        If S3, or the file system that fsspec found, refuses or does not answer.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except (OSError, BotoCoreError, ClientError) as error:
+        raise unreachable(place, what, variable, error) from error
+
+
+def unreachable(place: object, what: str, variable: str, error: BaseException) -> CalotypeError:
+    """The error that a place cannot be read or written."""
+    further = f", {ADVICE}" if is_s3(place) else ""
+    return CalotypeError(f"{place}: {what} cannot be read or written ({reason(error)}). Correct {variable}{further}.")
+
+
+def require(url: str, what: str, variable: str) -> None:
+    """Ask S3 whether it lets us list below a URL; other places are not asked.
+
+    Raises
+    ------
+    CalotypeError
+        If it does not.
+    """
+    if is_s3(url):
+        bucket, _, prefix = url.partition("://")[2].partition("/")
+        with reaching(url, what, variable):
+            client(attempts=2, answer_s=ANSWER_S).list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
 
 
 def reason(error: BaseException) -> str:

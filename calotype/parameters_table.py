@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 import tomllib
 from collections.abc import Iterator
 
 from calotype import params as parameters
+from calotype.databases import without_password
 from calotype.project import PLACES, Project
 
 PIPE_WIDTH = 400
@@ -59,11 +59,6 @@ def _places(project: Project) -> Iterator[Row]:
             yield variable, url, "prefect.toml (make up)"
         else:
             yield variable, default, "default"
-
-
-def without_password(address: str) -> str:
-    """An address that may be printed: ``http://me:secret@host`` becomes ``http://me:***@host``."""
-    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", address)
 
 
 def _url_of_make_up(project: Project) -> str | None:

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from calotype.databases import shown
+from calotype.databases import without_password
 from calotype.errors import UsageError
 
 
@@ -122,7 +122,7 @@ class Project:
     @property
     def tracking_shown(self) -> str:
         """MLflow's address without a password, for messages."""
-        return shown(self.tracking_uri)
+        return without_password(self.tracking_uri)
 
     @property
     def mlflow_store(self) -> str:

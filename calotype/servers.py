@@ -25,7 +25,7 @@ from calotype.files import write_json, write_text
 from calotype.project import Project
 from calotype.services import automations, deployments, notifications, page, status, web
 from calotype.services.settle import settle
-from calotype.services.status import HEALTH, POOL, VARIABLES, addresses_of, named_elsewhere
+from calotype.services.status import HEALTH, POOL, VARIABLES, WORKER, addresses_of, named_elsewhere
 from calotype.services.supervisor import FAILED, Supervisor, wait_until
 
 PREFECT_PORT = 4200
@@ -155,7 +155,6 @@ def environment_for(project: Project, prefect_api: str | None = None) -> dict[st
         # Job workers would be several processes of 250 MB each.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "PREFECT_WORKER_QUERY_SECONDS": "2",
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(automations.HEARTBEAT_S),
     }
     given = {name: value for name, value in os.environ.items() if name != notifications.VARIABLE}
     return given | SILENT | tuning | paths
@@ -198,7 +197,7 @@ def _programs(addresses: dict[str, str]) -> dict[str, str]:
         programs["prefect"] = f"{SERVER} prefect server start --host 127.0.0.1 --port {port}"
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         programs["mlflow"] = f"{SERVER} {_mlflow_command(int(addresses['mlflow'].rpartition(':')[2]))}"
-    worker = f"prefect worker start --pool {POOL} --type process --name {POOL}"
+    worker = f"prefect worker start --pool {POOL} --type process --name {WORKER}"
     return programs | {"worker": worker, "watch": "calotype.services.watch"}
 
 
@@ -210,8 +209,8 @@ def _choose_addresses() -> dict[str, str]:
     prefect, mlflow = named_elsewhere("prefect"), named_elsewhere("mlflow")
     if mlflow and not mlflow.startswith("http"):
         raise UsageError(
-            f"MLFLOW_TRACKING_URI is {databases.shown(mlflow)}: expected a server's http address, or nothing. "
-            "A database for the server that `up` starts is named by CALOTYPE_MLFLOW_STORE."
+            f"MLFLOW_TRACKING_URI is {databases.without_password(mlflow)}: expected a server's http address, or "
+            "nothing. A database for the server that `up` starts is named by CALOTYPE_MLFLOW_STORE."
         )
     return {
         "prefect": prefect or f"http://127.0.0.1:{free_port(PREFECT_PORT)}",

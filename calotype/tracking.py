@@ -10,13 +10,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import quote
 
 from filelock import FileLock
 
-from calotype import databases
+from calotype import databases, object_store
 from calotype.errors import CalotypeError
 from calotype.files import sha256_of
 from calotype.learning.run_record import RunRecord
@@ -65,12 +66,13 @@ def connect(project: Project) -> MlflowClient:
     Raises
     ------
     CalotypeError
-        If a server or a database is named and does not answer.
+        If a server, a database or S3 is named and does not answer.
     """
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     uri = project.tracking_uri
     _point_at(uri)
+    _require_artifacts(project.mlflow_artifacts)
     if uri.startswith("http"):
         _require_health(uri)
     elif uri == f"sqlite:///{project.mlruns / 'mlflow.db'}":
@@ -337,13 +339,19 @@ def _point_at(uri: str) -> None:
         os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
+@cache
+def _require_artifacts(url: str) -> None:
+    """Ask S3 once: MLflow would wait for minutes, and only when a training has ended."""
+    object_store.require(url, "MLflow's artifacts", "CALOTYPE_MLFLOW_ARTIFACTS")
+
+
 def _require_health(uri: str) -> None:
     try:
         with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=5):  # an http address
             return
     except (urllib.error.URLError, TimeoutError, ValueError) as error:
         raise CalotypeError(
-            f"mlflow: no answer from {databases.shown(uri)} ({error}). Start the server, or correct "
+            f"mlflow: no answer from {databases.without_password(uri)} ({error}). Start the server, or correct "
             "MLFLOW_TRACKING_URI, or unset it to use the store under mlruns/."
         ) from error
 

@@ -9,6 +9,7 @@ from prefect import flow
 from calotype.monitoring.monitor import Monitored
 from tasks.monitoring import announce_drift, judge_windows
 from tasks.production import announce_accuracy
+from tasks.schedules import cancel_late_runs
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class MonitoringReport:
 @flow(name="monitoring")
 def monitoring() -> MonitoringReport:
     """Judge the predictions since the last window, and the labels; emit an event where a training is due."""
+    cancel_late_runs()
     monitored = judge_windows()
     return MonitoringReport(monitored, drift=announce_drift(), accuracy=announce_accuracy())
 

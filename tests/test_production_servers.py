@@ -20,6 +20,7 @@ from typing import Any
 import polars as pl
 import psutil
 import pytest
+from deltalake import DeltaTable
 
 from calotype import object_store
 from calotype.learning import bundle
@@ -99,7 +100,8 @@ class Line:
         with pytest.MonkeyPatch.context() as patch:
             for variable, value in self.environment.items():
                 patch.setenv(variable, value)
-            return pl.read_delta(place, storage_options=object_store.delta_options(place))
+            rows = DeltaTable(place, storage_options=object_store.delta_options(place)).to_pyarrow_table()
+        return pl.DataFrame(rows)
 
 
 def until(holds: Callable[[], Any], limit_s: float) -> Any:
@@ -125,7 +127,9 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
         }
         made = Line(make_dvc_project(folder / "project"), database, store, store.environment | places)
         params = made.project.params
-        params.write_text(params.read_text().replace("epochs: 2", "epochs: 15"))
+        params.write_text(
+            params.read_text().replace("epochs: 2", "epochs: 15").replace("min_images: 100", "min_images: 50")
+        )
         made.command("dvc", "remote", "add", "--default", "storage", f"{bucket}/dvc")
         started = run(made.project, "calotype", "up", **made.environment)
         try:
@@ -217,6 +221,21 @@ def test_a_batch_whose_worker_was_killed_is_taken_up_again_by_the_next(trained: 
     assert trained.run_of(cut_off)["run_count"] > 1
     assert_exactly_once(trained, len(trained.table("files")))
     assert len(trained.table("files")) >= 40
+
+
+def test_labels_windows_and_commands_use_the_same_tables(trained: Line, tmp_path: Path) -> None:
+    assert "digits/1" in trained.command("calotype", "predictions", "summary").stdout.replace(" version ", "/")
+    known = trained.table("predictions").head(20)
+    known.select("image_id", "label").write_csv(tmp_path / "labels.csv")
+    trained.command("calotype", "labels", "add", str(tmp_path / "labels.csv"))
+    assert len(trained.table("labels")) == 20
+    trained.command("calotype", "monitor")
+    assert len(trained.table("windows")) == 1
+    # It may have a word to say about this machine, too.
+    found = json.loads(run(trained.project, "calotype", "doctor", "--json", **trained.environment).stdout)
+    elsewhere = [check for check in found if check["name"] in ("Postgres", "S3")]
+    assert [check["verdict"] for check in elsewhere] == ["ok"] * 6
+    assert trained.database.password not in str(elsewhere)
 
 
 def test_a_wrong_database_stops_up_with_one_line(trained: Line, tmp_path: Path) -> None:

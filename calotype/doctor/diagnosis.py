@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from calotype.doctor import machine, records, repository
+from calotype.doctor import elsewhere, machine, records, repository
 from calotype.doctor.check import Check, problem
 from calotype.errors import CalotypeError
 from calotype.project import Project
@@ -19,7 +19,7 @@ Room = Callable[[Project], Iterator[Check]]
 
 def diagnose(project: Project) -> list[Check]:
     """Check everything; one check that breaks is a problem of its own and stops no other."""
-    rooms: list[Room] = [machine.checks, repository.checks, records.checks]
+    rooms: list[Room] = [machine.checks, repository.checks, elsewhere.checks, records.checks]
     with ThreadPoolExecutor(len(rooms)) as threads:
         found = threads.map(lambda room: _guarded(room, project), rooms)
         return [check for checks in found for check in checks]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
+import os
 import re
 import sqlite3
 import time
@@ -16,10 +17,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from calotype import params
+from calotype import databases, params
 from calotype.doctor.check import Check, ok, problem, warning
 from calotype.errors import CalotypeError
-from calotype.parameters_table import without_password
 from calotype.project import Project
 from calotype.releases import ledger
 from calotype.services import status, web
@@ -43,6 +43,7 @@ def checks(project: Project) -> Iterator[Check]:
     own = status.addresses_of(project)
     addresses = {name: named or own.get(name, "") for name, named in addresses.items()}
     yield from servers(project, addresses)
+    yield from named_databases(project)
     yield from store(project)
     yield from training_runs(project)
     if addresses["prefect"] and web.answers(addresses["prefect"] + status.HEALTH["prefect"]):
@@ -65,7 +66,7 @@ def servers(project: Project, addresses: dict[str, str]) -> Iterator[Check]:
 
 def server(name: str, address: str) -> Iterator[Check]:
     """One server: health, version, clock."""
-    shown = without_password(address)
+    shown = databases.without_password(address)
     try:
         with urllib.request.urlopen(address + status.HEALTH[name], timeout=web.HEALTH_LIMIT_S) as reply:
             date = reply.headers.get("Date", "")
@@ -97,10 +98,24 @@ def clock(name: str, date: str) -> Iterator[Check]:
         yield ok("clock", f"as {name}'s server's")
 
 
+def named_databases(project: Project) -> Iterator[Check]:
+    """Whether the databases that the environment names for the servers let us in."""
+    named = {variable: os.environ.get(variable, "") for variable in databases.PREFECT}
+    for variable, url in (named | {"CALOTYPE_MLFLOW_STORE": project.mlflow_store}).items():
+        if not databases.is_postgres(url):
+            continue
+        try:
+            databases.require(url, variable)
+        except CalotypeError as error:
+            yield problem("databases", str(error), "`make up` asks it first, and starts nothing without it.")
+        else:
+            yield ok("databases", f"{databases.without_password(url)} lets us in")
+
+
 def store(project: Project) -> Iterator[Check]:
     """Whether the embedded store's tables are those of the MLflow that is installed."""
-    path = project.mlruns / "mlflow.db"
-    if not path.is_file() or not project.tracking_uri.endswith(str(path)):
+    path = _embedded_store(project)
+    if path is None:
         return
     try:
         with _database(path) as database:
@@ -122,8 +137,8 @@ def store(project: Project) -> Iterator[Check]:
 
 def training_runs(project: Project) -> Iterator[Check]:
     """Runs that MLflow's store calls RUNNING while no training runs here."""
-    path = project.mlruns / "mlflow.db"
-    if not path.is_file() or _is_training(project):
+    path = _embedded_store(project)
+    if path is None or _is_training(project):
         return
     query = "SELECT run_uuid FROM runs WHERE status = 'RUNNING' AND lifecycle_stage = 'active'"
     try:
@@ -174,6 +189,13 @@ def champion(project: Project) -> Check:
         advice = "Train, then `calotype register` and `calotype promote`; until then nothing is predicted."
         return warning("champion", f"{name} has none", advice)
     return ok("champion", f"{name} version {head}")
+
+
+def _embedded_store(project: Project) -> Path | None:
+    """The store's file, where it is a file of this project: a server or a database elsewhere keeps its own order."""
+    path = project.mlruns / "mlflow.db"
+    is_used = project.mlflow_store == f"sqlite:///{path}" and not os.environ.get("MLFLOW_TRACKING_URI")
+    return path if is_used and path.is_file() else None
 
 
 def _is_training(project: Project) -> bool:

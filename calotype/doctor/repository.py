@@ -15,9 +15,9 @@ from pathlib import Path
 import psutil
 
 from calotype import params
+from calotype.databases import without_password
 from calotype.doctor.check import Check, ok, problem, warning
 from calotype.errors import CalotypeError
-from calotype.parameters_table import without_password
 from calotype.project import Project
 from calotype.services import deployments
 
@@ -101,7 +101,7 @@ def places(project: Project) -> Iterator[Check]:
     ]
     yield from failing
     if not failing:
-        note = f"; {', '.join(elsewhere)} at a URL, not tried" if elsewhere else ""
+        note = f"; {', '.join(elsewhere)} at a URL" if elsewhere else ""
         yield ok("places", f"{len(named) + len(outputs) - len(elsewhere)} can be written{note}")
 
 

@@ -41,7 +41,8 @@ def render(template: str, /, **values: object) -> str:
     """A page as HTML text.
 
     Every value is escaped, but for ``markupsafe.Markup``. A name that the template uses and ``values`` lacks is an
-    error. Filters: ``number`` (``1,797``), ``percent`` (a share, ``98.3 %``), ``short`` (a name, shortened).
+    error. Filters: ``number`` (``1,797``), ``percent`` (a share, ``98.3 %``), ``short`` (a name, shortened), ``path``
+    (the same, and a line may end after each slash).
 
     Parameters
     ----------
@@ -62,6 +63,7 @@ def render(template: str, /, **values: object) -> str:
     )
     environment.filters["number"] = lambda value: f"{value:,}"
     environment.filters["short"] = shorten
+    environment.filters["path"] = lambda path: Markup("/<wbr>").join(shorten(path).split("/"))
     environment.filters["percent"] = lambda share: f"{share * 100:.1f}\u00a0%"
     digest = base64.b64encode(hashlib.sha256(SORT_SCRIPT.encode()).digest()).decode()
     return environment.get_template(template).render(script=Markup(SORT_SCRIPT), script_digest=digest, **values)

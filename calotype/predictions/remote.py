@@ -6,13 +6,13 @@ S3 costs twice the processor's time for each object and keeps all of a listing.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from calotype import object_store
-from calotype.errors import CalotypeError, UsageError
+from calotype.errors import UsageError
 from calotype.predictions.incoming import Unreadable, Waiting
 from calotype.sources.listing import litter_reason
 
@@ -56,7 +56,7 @@ class RemoteFolder:
         CalotypeError
             If the place cannot be reached, or refuses.
         """
-        with _reaching(self.url):
+        with self._reaching():
             for entry in self._store.entries():
                 if not any(litter_reason(part) for part in entry.path.split("/")):
                     yield self._waiting(entry)
@@ -67,13 +67,13 @@ class RemoteFolder:
 
     def look(self, waiting: Waiting) -> Waiting | None:
         """The file as it is now, None if it is gone."""
-        with _reaching(self.url):
+        with self._reaching():
             entry = self._store.entry(waiting.path)
         return None if entry is None else self._waiting(entry)
 
     def holds(self, path: str) -> bool:
         """Whether there is a file of this name."""
-        with _reaching(self.url):
+        with self._reaching():
             return self._store.entry(path) is not None
 
     def read(self, waiting: Waiting, max_bytes: int) -> bytes:
@@ -88,11 +88,14 @@ class RemoteFolder:
         """
         if waiting.size is not None and waiting.size > max_bytes:
             raise Unreadable("too-large", f"{waiting.size:,} bytes; expected at most {max_bytes:,}")
-        with _reaching(self.url):
+        with self._reaching():
             data = self._store.read(waiting.path)
         if data is None:
             raise Unreadable("missing", "no such file")
         return data
+
+    def _reaching(self) -> AbstractContextManager[None]:
+        return object_store.reaching(self.url, "the inbox", "CALOTYPE_PREDICT_INBOX")
 
     def _waiting(self, entry: Entry) -> Waiting:
         file = f"{self.url}/{entry.path}"
@@ -176,20 +179,6 @@ class _FileSystem:
 
     def _at(self, path: str) -> str:
         return f"{self._root.rstrip('/')}/{path}"
-
-
-@contextlib.contextmanager
-def _reaching(url: str) -> Iterator[None]:
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        yield
-    except (OSError, BotoCoreError, ClientError) as error:
-        further = f", {object_store.ADVICE}" if object_store.is_s3(url) else ""
-        said = object_store.reason(error)
-        raise CalotypeError(
-            f"{url}: the inbox cannot be read ({said}). Correct CALOTYPE_PREDICT_INBOX{further}."
-        ) from error
 
 
 def _entry(path: str, info: dict[str, Any]) -> Entry:

@@ -86,7 +86,9 @@ def append(project: Project, plan: Plan, source: str) -> None:
         if not new:
             return
         if table is None:
-            table = _create(project)
+            # Read again: by now it may hold what another writer was first to append.
+            _create(project)
+            continue
         last: datetime | None = rows["added_at"].max()  # type: ignore[assignment]
         if delta.append(table, LABELS, _as_table(new, _after(last), source)):
             return
@@ -131,10 +133,8 @@ def _as_table(labels: Sequence[Label], added_at: datetime, source: str) -> pa.Ta
     return pa.Table.from_pylist(rows, LABELS.schema)
 
 
-def _create(project: Project) -> DeltaTable:
+def _create(project: Project) -> None:
     place = project.table(NAME)
     delta.create(place, LABELS, NAME, "True labels of predicted images, each as it was said")
-    table = open_checked(project, NAME, LABELS)
-    if table is None:
+    if open_checked(project, NAME, LABELS) is None:
         raise CalotypeError(f"{place}: {LABELS.title} cannot be made. Check the place's permissions.")
-    return table

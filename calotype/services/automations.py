@@ -12,11 +12,8 @@ from typing import Any
 from calotype.services import web
 from calotype.services.notifications import notification_block
 
-HEARTBEAT_S = 30
-"""Seconds between two heartbeats of a flow run: the least that Prefect allows."""
-
 SILENCE_S = 75
-"""Seconds without a heartbeat after which a run counts as dead: two were missed."""
+"""Seconds without a heartbeat after which a run counts as dead: two of those that prefect.yaml asks for were missed."""
 
 PENDING_S = 100
 """Seconds that the process of a run gets for its start."""
@@ -61,7 +58,8 @@ def crash_silent(deployments: Sequence[str]) -> dict[str, Any]:
         deployments,
         {
             "posture": "Proactive",
-            "after": ["prefect.flow-run.heartbeat"],
+            # A run that dies in its first second is Running and never had a heartbeat.
+            "after": ["prefect.flow-run.Running", "prefect.flow-run.heartbeat"],
             "expect": ["prefect.flow-run.heartbeat", *(f"prefect.flow-run.{name}" for name in ENDED)],
             "within": SILENCE_S,
         },

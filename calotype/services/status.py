@@ -16,6 +16,8 @@ from calotype.services import web
 from calotype.services.supervisor import Program, Supervisor
 
 POOL = "calotype"
+WORKER = "calotype"
+"""Name of the worker that `up` starts; others in the pool have names of their own."""
 
 HEALTH = {"prefect": "/api/health", "mlflow": "/health"}
 """Where each server says that it is well."""
@@ -119,12 +121,13 @@ def _part(name: str, addresses: Mapping[str, str], programs: list[Program], pref
 
 
 def _beats(prefect: str) -> bool:
-    """Whether a worker of the pool is online; True where Prefect does not answer, which is no fault of the worker."""
+    """Whether our worker is online; True where Prefect does not answer, which is no fault of the worker."""
     try:
         workers = web.ask(f"{prefect}/api/work_pools/{POOL}/workers/filter", {}, limit_s=web.HEALTH_LIMIT_S)
     except CalotypeError:
         return True
-    return not workers or any(worker["status"] == "ONLINE" for worker in workers)
+    ours = [worker for worker in workers if worker["name"] == WORKER]
+    return not ours or any(worker["status"] == "ONLINE" for worker in ours)
 
 
 def _is_well(parts: tuple[Part, ...], name: str) -> bool:

@@ -9,13 +9,16 @@ import urllib.error
 import urllib.request
 from typing import Any
 
+from calotype.databases import without_password
 from calotype.errors import CalotypeError
-from calotype.parameters_table import without_password
 
 HEALTH_LIMIT_S = 5.0
 """Seconds within which a server that lives answers."""
 
 TRIES = 2
+
+BUSY = 503
+BUSY_TRIES = 5
 
 UNREACHED = (urllib.error.URLError, http.client.HTTPException, OSError, ValueError)
 """What an address raises that no server, or no server of this kind, answers at."""
@@ -64,6 +67,8 @@ def require(url: str, variable: str, address: str) -> None:
 def ask(url: str, body: Any = None, method: str | None = None, limit_s: float = 30.0) -> Any:
     """Ask for JSON; POST where there is a body, GET where there is none.
 
+    A server that is busy (503: Prefect, while its database is locked) is asked again, as Prefect's own client does.
+
     Returns
     -------
     Any
@@ -76,12 +81,16 @@ def ask(url: str, body: Any = None, method: str | None = None, limit_s: float = 
     """
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)
-    try:
-        with urllib.request.urlopen(request, timeout=limit_s) as reply:
-            text = reply.read()
-    except urllib.error.HTTPError as error:
-        words = error.read().decode(errors="replace")[:500]
-        raise CalotypeError(f"{url} refused ({error.code}): {words}") from error
-    except UNREACHED as error:
-        raise CalotypeError(f"{url}: no answer ({getattr(error, 'reason', error)}).") from error
-    return json.loads(text) if text else None
+    for attempt in range(BUSY_TRIES):
+        time.sleep(attempt)
+        try:
+            with urllib.request.urlopen(request, timeout=limit_s) as reply:
+                text = reply.read()
+            return json.loads(text) if text else None
+        except urllib.error.HTTPError as error:
+            words = f"{error.code}: {error.read().decode(errors='replace')[:500]}"
+            if error.code != BUSY:
+                break
+        except UNREACHED as error:
+            raise CalotypeError(f"{url}: no answer ({getattr(error, 'reason', error)}).") from error
+    raise CalotypeError(f"{url} refused ({words}).")

@@ -1,7 +1,8 @@
 import pytest
 
+from calotype.databases import without_password
 from calotype.errors import ParamsError
-from calotype.parameters_table import show, without_password
+from calotype.parameters_table import show
 from calotype.project import Project
 
 

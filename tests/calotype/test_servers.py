@@ -43,7 +43,6 @@ def test_the_worker_finds_this_project_this_interpreter_and_no_telemetry(project
     assert values["PYTHONPATH"].split(os.pathsep)[0] == str(project.root)
     assert values["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
     assert values["MLFLOW_DISABLE_TELEMETRY"] == "true"
-    assert values["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == "30"
     assert values["DO_NOT_TRACK"] == values["DVC_NO_ANALYTICS"] == "1"
 
 

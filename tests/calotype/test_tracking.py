@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import sqlite3
 import subprocess
@@ -123,6 +124,43 @@ def test_a_server_that_does_not_answer_is_one_line_within_seconds(
     with pytest.raises(CalotypeError, match=r"no answer from http://127\.0\.0\.1"):
         tracking.connect(project)
     assert time.monotonic() - start < 10
+
+
+def test_an_s3_that_does_not_answer_is_one_line_before_anything_is_trained(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{unused.getsockname()[1]}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("CALOTYPE_MLFLOW_ARTIFACTS", "s3://nobody/mlflow")
+    with pytest.raises(
+        CalotypeError, match=r"^s3://nobody/mlflow: MLflow's artifacts cannot be .* \(Could not connect "
+    ):
+        tracking.connect(project)
+
+
+@pytest.mark.parametrize(
+    ("uri", "artifacts", "location"),
+    [
+        ("", "", "file://.*/mlruns/artifacts/a%20name"),
+        ("", "s3://line/mlflow/", "s3://line/mlflow/a%20name"),
+        ("", "mlflow-artifacts:/line", "mlflow-artifacts:/line/a%20name"),
+        ("http://elsewhere:5000", "s3://line/mlflow", "s3://line/mlflow/a%20name"),
+        # By the id: the store's own choice.
+        ("http://elsewhere:5000", "file:///only/here", ".*mlruns/1"),
+        ("http://elsewhere:5000", "", ".*mlruns/1"),
+    ],
+)
+def test_an_experiment_keeps_its_artifacts_where_the_environment_says_or_the_server_chooses(
+    project: Project, monkeypatch: pytest.MonkeyPatch, uri: str, artifacts: str, location: str
+) -> None:
+    client = tracking.connect(project)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("CALOTYPE_MLFLOW_ARTIFACTS", artifacts)
+    made = client.get_experiment(tracking.experiment(project, client, "a name"))
+    assert re.fullmatch(location, made.artifact_location)
 
 
 def test_a_fresh_store_opened_by_several_processes_at_once_is_made_once(project: Project) -> None:

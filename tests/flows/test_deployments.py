@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from calotype.services.automations import SILENCE_S
 from tasks.monitoring import DRIFT
 from tasks.production import DROPPED
 
@@ -62,6 +63,12 @@ def test_what_production_emits_starts_a_training_with_its_reason(deployments: di
     assert sorted(trigger["expect"]) == sorted([DRIFT, DROPPED])
     assert trigger["parameters"] == {"promote": True, "reason": "{{ event.payload.reason }}"}
     assert not any("triggers" in deployment for name, deployment in deployments.items() if name != "training/local")
+
+
+def test_every_run_beats_twice_before_its_silence_counts_as_death(deployments: dict[str, dict[str, Any]]) -> None:
+    for deployment in deployments.values():
+        frequency = deployment["work_pool"]["job_variables"]["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]
+        assert 2 * int(frequency) < SILENCE_S
 
 
 def test_no_path_of_a_machine_is_deployed() -> None:

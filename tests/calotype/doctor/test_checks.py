@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.utils
 import json
 import os
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from calotype.doctor import diagnosis, machine, records, repository
+from calotype.doctor import diagnosis, elsewhere, machine, records, repository
 from calotype.doctor.check import Check
 from calotype.project import Project
 
@@ -164,7 +165,7 @@ def test_a_place_that_is_a_file_or_lies_below_one_is_a_problem(
 
 def test_a_place_at_a_url_is_not_tried(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CALOTYPE_LEDGER", "s3://bucket/ledger")
-    assert one(repository.places(project), "ok", "places").found == "7 can be written; ledger at a URL, not tried"
+    assert one(repository.places(project), "ok", "places").found == "7 can be written; ledger at a URL"
 
 
 def test_servers_that_do_not_answer_are_a_problem(project: Project) -> None:
@@ -184,6 +185,14 @@ def test_no_server_at_all_is_no_problem(project: Project) -> None:
 def test_a_clock_that_differs_from_the_servers_is_a_problem(offset_s: int, verdict: str, words: str) -> None:
     found = one(records.clock("mlflow", email.utils.formatdate(time.time() + offset_s)), verdict, "clock")
     assert words in found.found
+
+
+def test_a_database_that_lets_nobody_in_is_a_problem(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(records.named_databases(project)) == []
+    monkeypatch.setenv("CALOTYPE_MLFLOW_STORE", "postgresql://me:hunter2@127.0.0.1:9/mlflow")
+    found = one(records.named_databases(project), "problem", "databases").found
+    assert "127.0.0.1:9" in found
+    assert "hunter2" not in found
 
 
 def make_store(project: Project, schema: str, *running: str) -> None:
@@ -267,3 +276,22 @@ def test_the_command_ends_with_1_where_there_is_a_problem_and_prints_json(projec
     found = json.loads(done.stdout)
     assert {"name", "verdict", "found", "advice"} == set(found[0])
     assert "DVC" in {check["name"] for check in found if check["verdict"] == "problem"}
+
+
+def test_a_database_and_a_bucket_that_do_not_answer_are_problems(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert list(elsewhere.checks(project)) == []
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+    monkeypatch.setenv("CALOTYPE_MLFLOW_STORE", f"postgresql://ann:secret@{address}/mlflow")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{address}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("CALOTYPE_LEDGER", "s3://line/ledger")
+    database, bucket = elsewhere.checks(project)
+    assert (database.name, database.verdict) == ("Postgres", "problem")
+    assert database.found.endswith("Connection refused. Start Postgres, or correct CALOTYPE_MLFLOW_STORE.")
+    assert (bucket.name, bucket.verdict) == ("S3", "problem")
+    assert "s3://line/ledger: the ledger cannot be read or written (Could not connect" in bucket.found

@@ -106,7 +106,7 @@ def refused(url: str) -> str:
         list(RemoteFolder(url))
     assert time.monotonic() - started < 15
     assert "\n" not in str(raised.value)
-    assert str(raised.value).startswith(f"{url}: the inbox cannot be read (")
+    assert str(raised.value).startswith(f"{url}: the inbox cannot be read or written (")
     return str(raised.value)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from calotype import params
 from calotype.errors import UsageError
 from calotype.params import Params
 from calotype.production.labelling import Added, add
@@ -96,13 +97,14 @@ def test_a_source_of_another_kind_is_refused_before_any_label_is_added(with_inbo
 
 
 @pytest.mark.slow
-def test_dvc_takes_the_drop_and_no_image_changes_its_split(trained_project: Project, values_of: Params) -> None:
-    """The whole way: a registered champion is not needed for the dataset, so its classes are those of the bundle."""
+def test_dvc_takes_the_drop_and_no_image_changes_its_split(trained_project: Project) -> None:
+    """From the inbox into the dataset: the model that DVC made is champion, and answered a new image."""
     from calotype.learning import bundle
     from calotype.releases import local_bundles
     from tests.calotype.production.conftest import crown
 
     project = trained_project
+    values_of = params.load(project.params)
     digest = bundle.digest(project.bundle)
     shutil.copytree(project.bundle, local_bundles.folder_of(project, digest))
     crown(project, values_of, 1, digest)

@@ -27,6 +27,21 @@ class Refuses(BaseHTTPRequestHandler):
         pass
 
 
+class Busy(BaseHTTPRequestHandler):
+    """Busy twice, then well."""
+
+    asked = 0
+
+    def do_POST(self) -> None:
+        Busy.asked += 1
+        self.send_response(503 if Busy.asked < 3 else 200)
+        self.end_headers()
+        self.wfile.write(b'{"sent": "%d"}' % len(self.rfile.read(int(self.headers["Content-Length"]))))
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
 @pytest.fixture
 def teapot() -> Iterator[str]:
     server = HTTPServer(("127.0.0.1", 0), Refuses)
@@ -72,8 +87,17 @@ def test_a_server_of_another_kind_is_not_taken_for_ours(teapot: str) -> None:
     assert not web.answers(teapot)
     with pytest.raises(CalotypeError, match="I am a teapot"):
         web.require(teapot, "PREFECT_API_URL", teapot)
-    with pytest.raises(CalotypeError, match=r"refused \(418\)"):
+    with pytest.raises(CalotypeError, match=r"refused \(418: "):
         web.ask(teapot)
+
+
+def test_a_server_that_is_busy_is_asked_again() -> None:
+    server = HTTPServer(("127.0.0.1", 0), Busy)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    assert web.ask(f"http://127.0.0.1:{server.server_port}", {}) == {"sent": "2"}
+    assert Busy.asked == 3
+    server.shutdown()
+    server.server_close()
 
 
 def test_a_password_in_an_address_is_not_repeated() -> None:
