@@ -44,6 +44,9 @@ test-fast: $(READY) ## The tests to run before each commit, in less than 3 minut
 test-browser: $(READY) ## Open the pages in headless Chromium
 	$(BIN)/python -m pytest -m browser
 
+screenshots: $(READY) ## Make the documents' pictures again: the real pages of a project in production
+	CALOTYPE_PICTURES=docs/pictures $(BIN)/python -m pytest -m browser tests/browser/test_walk.py
+
 check: $(READY) ## Format, lint, types, and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -88,4 +91,4 @@ ui: $(READY) ## Open MLflow's pages on the runs under mlruns/
 clean: ## Remove caches and built files; data, models, runs and .venv stay
 	rm -rf .cache build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
-.PHONY: help setup demo test test-fast test-browser check lock bench bench-peers lock-bench up down status doctor ui clean
+.PHONY: help setup demo test test-fast test-browser screenshots check lock bench bench-peers lock-bench up down status doctor ui clean

@@ -48,7 +48,8 @@ def publish_text(key: str, text: str) -> None:
 
 def publish_batch(summary: BatchSummary) -> None:
     """Publish what a scheduled batch did: counts by class, what was rejected and why, rate, page."""
-    parts = [f"## {summary.summary().splitlines()[0]}"]
+    line = summary.summary().splitlines()[0]
+    parts = [f"## Batch {summary.batch_id}", line] if summary.predicted else [f"## {line}"]
     if remarks := summary.remarks():
         parts.append("\n".join(f"- {remark}" for remark in remarks))
     if summary.predicted:

@@ -36,7 +36,7 @@ SHARPNESS = 1.5
 
 QUALITY = 82
 MOST_BYTES = 150_000
-PATIENCE_MS = 60_000
+PATIENCE_MS = 20_000
 SEEN_BEFORE = {
     # Prefect's pages are dark unless a person asks for light.
     "color-scheme": '"light"',
@@ -47,6 +47,13 @@ SEEN_BEFORE = {
     "_mlflow_model_registry_promo_modal_dismissed_v1": "true",
 }
 """What a browser keeps of a person who was here before."""
+
+CHARTS = "^(test/(accuracy|f1_macro)|val/(accuracy|loss))$"
+TYPE = """(box, text) => {
+  Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, 'value').set.call(box, text);
+  box.dispatchEvent(new Event('input', {bubbles: true}));
+}"""
+"""Fills a box of MLflow at once: hundreds of charts move beneath it, and Playwright waits for them to rest."""
 
 WITHOUT_CHAT = "button[data-component-id='mlflow.assistant.fab'] { display: none }"
 
@@ -129,10 +136,12 @@ def test_prefect_shows_the_deployments_with_their_runs(eyes: Eyes) -> None:
 
 def test_the_page_of_a_training_shows_its_stages_and_what_they_found(eyes: Eyes) -> None:
     run = eyes.scene.completed("training")[0]
-    page = eyes.open(f"{eyes.scene.prefect}/runs/flow-run/{run['id']}", run["name"], "Completed", "7 Task runs")
+    page = eyes.open(
+        f"{eyes.scene.prefect}/runs/flow-run/{run['id']}", run["name"], "Completed", "production asks for a training"
+    )
     page.get_by_text("Artifacts", exact=True).click()
     for key in ("metrics", "confusion-matrix", "promotion", "registered-version"):
-        expect(page.get_by_role("link", name=key, exact=True).first).to_be_visible(timeout=PATIENCE_MS)
+        expect(page.get_by_text(key, exact=True).first).to_be_visible(timeout=PATIENCE_MS)
     eyes.keep("prefect-training", height=1240)
     eyes.open(eyes.scene.artifact(run, "confusion-matrix"), "Confusion matrix on the test split")
     assert page.evaluate("[...document.images].some(image => image.naturalWidth > 400)")
@@ -145,7 +154,7 @@ def test_the_page_of_a_batch_counts_what_came_and_what_was_rejected(eyes: Eyes) 
     run = eyes.scene.completed("batch-prediction")[-1]
     page = eyes.open(f"{eyes.scene.prefect}/runs/flow-run/{run['id']}", run["name"], "Completed")
     page.get_by_text("Artifacts", exact=True).click()
-    expect(page.get_by_role("link", name="predictions", exact=True).first).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.get_by_text("predictions", exact=True).first).to_be_visible(timeout=PATIENCE_MS)
     texts = ("unsupported-format", "truncated", "abstained", *WORDS)
     eyes.open(eyes.scene.artifact(run, "predictions"), *texts)
     eyes.keep("prefect-batch", height=980)
@@ -161,20 +170,19 @@ def test_mlflow_compares_two_runs_by_our_metrics(eyes: Eyes) -> None:
     experiment, runs = eyes.scene.runs()
     assert len(runs) == 2
     chosen = f"runs={json.dumps(runs)}&experiments={json.dumps([experiment])}".replace(" ", "")
-    page = eyes.open(f"{eyes.scene.mlflow}/#/compare-runs?{chosen}", "Comparing 2 Runs", "train.lr", "test/accuracy")
+    page = eyes.open(f"{eyes.scene.mlflow}/#/compare-runs?{chosen}", "Comparing 2 Runs", "train.lr")
     eyes.open(f"{eyes.scene.mlflow}/#/experiments/{experiment}/runs?compareRunsMode=CHART", "Run Name")
-    page.get_by_placeholder("Search metric charts").fill("(train|val)/(accuracy|loss)$")
-    for title in ("val/accuracy", "val/loss", "train/accuracy"):
+    page.get_by_placeholder("Search metric charts").evaluate(TYPE, CHARTS)
+    for title in ("test/accuracy", "test/f1_macro", "val/accuracy", "val/loss"):
         expect(page.get_by_text(title, exact=True).first).to_be_visible(timeout=PATIENCE_MS)
-    eyes.keep("mlflow-runs")
+    eyes.keep("mlflow-runs", height=1010)
 
 
 def test_the_registry_shows_champion_and_challenger_and_the_model_card(eyes: Eyes) -> None:
-    page = eyes.open(f"{eyes.scene.mlflow}/#/models", "fashion", "champion", "challenger")
-    eyes.keep("mlflow-registry", height=300)
+    eyes.open(f"{eyes.scene.mlflow}/#/models/fashion", "Version 1", "champion", "Version 2", "challenger")
     card = ("Model card: fashion version 1", "Intended use", "weakest classes", "How to reproduce")
     eyes.open(f"{eyes.scene.mlflow}/#/models/fashion/versions/1", "champion", *card)
-    expect(page.get_by_role("cell", name=re.compile(r"\d\d\.\d % \(\d\d\.\d–\d\d\.\d\)")).first).to_be_visible()
+    expect(eyes.page.get_by_role("cell", name=re.compile(r"\d\d\.\d % \(\d\d\.\d–\d\d\.\d\)")).first).to_be_visible()
     eyes.keep("mlflow-model-card")
 
 
@@ -184,7 +192,6 @@ def test_the_reports_of_data_and_model_show_their_pictures(eyes: Eyes) -> None:
     eyes.keep("data", height=1000, top=page.get_by_role("heading", name="Samples"))
     page = eyes.open((reports / "report.html").as_uri(), "What to trust", "Most confident mistakes", *WORDS)
     eyes.keep("report", height=1240)
-    eyes.keep("mistakes", height=640, top=page.get_by_role("heading", name="Most confident mistakes"))
     assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
 
 

@@ -42,6 +42,17 @@ def test_files_that_a_document_links_to_exist(path: Path) -> None:
         assert (path.parent / target).exists(), target
 
 
+def test_each_picture_is_shown_says_what_it_shows_and_is_light() -> None:
+    shown = {}
+    for path in DOCUMENTS:
+        for words, target in re.findall(r"!\[([^\]]*)\]\((?!https?:)([^)#]+)\)", path.read_text(encoding="utf-8")):
+            shown[(path.parent / target).resolve()] = words
+    pictures = set((ROOT / "docs" / "pictures").iterdir())
+    assert pictures <= set(shown)
+    assert [path.name for path, words in shown.items() if len(words) < 20] == []
+    assert [path.name for path in pictures if path.stat().st_size > 150_000] == []
+
+
 def test_the_architecture_names_every_place_that_the_environment_moves() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     assert set(re.findall(r"^\| `([A-Z_]+)`", text, flags=re.MULTILINE)) == set(PLACES) | {"CALOTYPE_ROOT"}
