@@ -112,7 +112,7 @@ def play(scene: Scene) -> None:
     scene.deploy("monitoring/daily")
     truth |= drop(scene, "tuesday", "t10k", range(GOOD, GOOD + DIM), brightness=0.6)
     scene.deploy("batch-prediction/nightly")
-    change(scene, {"train.lr": 0.03})
+    change(scene, {"train.lr": 0.08})
     scene.deploy("monitoring/daily")
     label(scene, truth)
     # The event that the monitoring emitted has started it.
