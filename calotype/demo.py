@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from calotype import params as parameters
 from calotype.console import say
-from calotype.errors import CalotypeError
+from calotype.errors import CalotypeError, UsageError
 from calotype.files import read_json
 from calotype.project import Project
 
@@ -30,11 +30,17 @@ def run(project: Project, source: str) -> str:
 
     Raises
     ------
+    UsageError
+        If the inbox is no folder.
     CalotypeError
         If a step fails; what it printed stands above.
     """
     from calotype.use import use
 
+    if "://" in project.inbox:
+        raise UsageError(
+            f"CALOTYPE_PREDICT_INBOX is {project.inbox}: the demo lays images into a folder. Unset it, or name one."
+        )
     _step(f"calotype use {source}", lambda: use(project, source))
     _step("dvc repro", lambda: _reproduce(project))
     params = parameters.load(project.params)

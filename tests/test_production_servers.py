@@ -216,8 +216,8 @@ def test_two_workers_take_a_batch_each_and_the_table_has_every_image_once(traine
 
 
 def test_a_batch_whose_worker_was_killed_is_taken_up_again_by_the_next(trained: Line, cut_off: str) -> None:
-    assert trained.ends(cut_off) in ("CRASHED", "COMPLETED")
-    assert until(lambda: trained.run_of(cut_off)["state_type"] == "COMPLETED", 240), trained.run_of(cut_off)
+    # Crashed is a state of a moment: the run is scheduled again at once.
+    assert until(lambda: trained.run_of(cut_off)["state_type"] == "COMPLETED", 300), trained.run_of(cut_off)
     assert trained.run_of(cut_off)["run_count"] > 1
     assert_exactly_once(trained, len(trained.table("files")))
     assert len(trained.table("files")) >= 40
@@ -233,7 +233,7 @@ def test_labels_windows_and_commands_use_the_same_tables(trained: Line, tmp_path
     assert len(trained.table("windows")) == 1
     # It may have a word to say about this machine, too.
     found = json.loads(run(trained.project, "calotype", "doctor", "--json", **trained.environment).stdout)
-    elsewhere = [check for check in found if check["name"] in ("Postgres", "S3")]
+    elsewhere = [check for check in found if check["name"] in ("databases", "S3")]
     assert [check["verdict"] for check in elsewhere] == ["ok"] * 6
     assert trained.database.password not in str(elsewhere)
 

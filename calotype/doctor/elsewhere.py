@@ -1,23 +1,17 @@
-"""What lies on Postgres and S3: does it let us in?"""
+"""What lies on S3: may we list it?"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 
-from calotype import databases, object_store
+from calotype import object_store
 from calotype.doctor.check import Check, ok, problem
 from calotype.errors import CalotypeError
 from calotype.project import Project
 
 
 def checks(project: Project) -> Iterator[Check]:
-    """Ask each database and each place on S3 that the environment names."""
-    for variable in ("MLFLOW_TRACKING_URI", "CALOTYPE_MLFLOW_STORE", *databases.PREFECT):
-        url = os.environ.get(variable, "")
-        if databases.is_postgres(url):
-            yield _asked("Postgres", databases.without_password(url), partial(databases.require, url, variable))
+    """Ask for each place on S3 that the environment names."""
     places = {
         "CALOTYPE_MLFLOW_ARTIFACTS": ("MLflow's artifacts", project.mlflow_artifacts),
         "CALOTYPE_LEDGER": ("the ledger", project.ledger),
@@ -25,14 +19,11 @@ def checks(project: Project) -> Iterator[Check]:
         "CALOTYPE_PREDICT_INBOX": ("the inbox", project.inbox),
     }
     for variable, (what, url) in places.items():
-        if object_store.is_s3(url):
-            yield _asked("S3", url, partial(object_store.require, url, what, variable))
-
-
-def _asked(name: str, shown: str, ask: Callable[[], None]) -> Check:
-    try:
-        ask()
-    except CalotypeError as error:
-        # It says what to do, too.
-        return problem(name, str(error), "")
-    return ok(name, f"{shown} lets us in")
+        if not object_store.is_s3(url):
+            continue
+        try:
+            object_store.require(url, what, variable)
+        except CalotypeError as error:
+            yield problem("S3", str(error), "Nothing that needs it works until it answers.")
+        else:
+            yield ok("S3", f"{url} lets us in")

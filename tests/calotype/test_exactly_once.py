@@ -60,7 +60,7 @@ def place(tmp_path: Path) -> str:
 def test_the_first_append_makes_a_table_that_polars_reads(place: str) -> None:
     assert append(place, SIGHTINGS, rows_of(["a", "b", "c"])) == Appended(3, 3)
     frame = pl.read_delta(place)
-    assert frame["path"].to_list() == ["a", "b", "c"]
+    assert sorted(frame["path"]) == ["a", "b", "c"]
     assert frame.columns == KIND.schema.names
 
 
@@ -166,7 +166,7 @@ def test_rows_are_read_in_batches_of_some_columns_and_by_a_condition(place: str)
     table = open_table(place, KIND)
     assert table is not None
     found = [row for batch in batches(table, ["path"], pc.field("note") == "x") for row in batch.to_pylist()]
-    assert found == [{"path": "a"}, {"path": "b"}]
+    assert sorted(row["path"] for row in found) == ["a", "b"]
 
 
 def test_a_foreign_table_is_refused_by_its_columns(place: str) -> None:

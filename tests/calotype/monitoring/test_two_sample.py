@@ -43,14 +43,14 @@ def test_a_small_move_along_a_narrow_axis_is_seen() -> None:
     spreads = np.array([100.0, 50, 30, 15])
     reference, window = (random.normal(size=(count, 4)) * spreads for count in (1000, 300))
     window[:, 3] += 6
-    assert two_sample.discrepancy(reference, window, 999, random).p == 0.001
+    assert two_sample.discrepancy(reference, window, 999, random).p <= 0.01
 
 
 def test_another_shape_with_equal_means_and_spreads_is_seen() -> None:
     random = np.random.default_rng(7)
     reference = random.normal(size=(1500, 2))
     window = np.sign(random.normal(size=(600, 2))) + random.normal(0, 0.01, size=(600, 2))
-    assert two_sample.discrepancy(reference, window, 199, random).p == 0.005
+    assert two_sample.discrepancy(reference, window, 199, random).p <= 0.01
 
 
 def test_a_class_at_three_times_its_share_is_seen() -> None:
