@@ -7,10 +7,10 @@ read. Of several writers that read the same snapshot one commits; the others rea
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
@@ -19,9 +19,13 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.schema import Field
 
 from calotype import object_store
-from calotype.errors import DataError
+from calotype.errors import CalotypeError, DataError
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
 
 FORMAT_KEY = "calotype.format_version"
+ROWS_AT_ONCE = 32_768
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,45 @@ def check(place: Path | str, table: DeltaTable, kind: Kind) -> None:
         )
 
 
+def open_checked(place: Path | str, kind: Kind, shown: str = "") -> DeltaTable | None:
+    """Open a table that is of its kind, or None where there is nothing yet.
+
+    Parameters
+    ----------
+    place, kind
+        Where it lies, and what it is.
+    shown
+        What messages call the place.
+
+    Raises
+    ------
+    DataError
+        If something else is there: another table, a newer format, other files.
+    CalotypeError
+        If the place cannot be reached.
+    """
+    table = open_table(place, kind)
+    if table is not None:
+        check(shown or place, table, kind)
+    return table
+
+
+def batches(
+    table: DeltaTable | None, kind: Kind, columns: Iterable[str], where: ds.Expression | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Some columns of a table's rows, a row group in memory at a time; none where there is no table."""
+    if table is None:
+        return
+    dataset = table.to_pyarrow_dataset()
+    for fragment in dataset.get_fragments():
+        for group in fragment.split_by_row_group():
+            # Read to its end before any row is given away: a scan that is left halfway waits for threads that wait for
+            # it, because Delta's file system is Python's.
+            with reaching(table.table_uri.rstrip("/"), kind):
+                rows = group.to_table(schema=dataset.schema, columns=list(columns), filter=where)
+            yield from (batch for batch in rows.to_batches(max_chunksize=ROWS_AT_ONCE) if batch.num_rows)
+
+
 def is_up_to_date(table: DeltaTable, kind: Kind) -> bool:
     """Whether a table has the newest format."""
     return table.metadata().configuration.get(FORMAT_KEY) == str(kind.format_version)
@@ -169,6 +212,27 @@ def create(
             raise_if_key_not_exists=False,
             storage_options=object_store.delta_options(place),
         )
+
+
+def made(place: Path | str, kind: Kind, name: str, description: str, **options: Any) -> DeltaTable:
+    """Open a table of its kind, made if absent; options are those of `create`.
+
+    Raises
+    ------
+    DataError
+        As for `open_checked`.
+    CalotypeError
+        If it cannot be made.
+    """
+    table = open_checked(place, kind)
+    if table is None:
+        create(place, kind, name, description, **options)
+        table = open_checked(place, kind)
+    if table is None:
+        raise CalotypeError(
+            f"{place}: {kind.title} cannot be made. Check the place's permissions, or set {kind.variable}."
+        )
+    return table
 
 
 def next_number(table: DeltaTable, kind: Kind) -> int:

@@ -25,7 +25,6 @@ from calotype.errors import CalotypeError
 from calotype.known import Known
 
 ATTEMPTS = 30
-ROWS_AT_ONCE = 8192
 WRITER = WriterProperties(max_row_group_size=64 * 1024)
 FILE_BYTES = 32 * 2**20
 """Size at which a file of the table is closed: until then its rows are in memory."""
@@ -56,6 +55,11 @@ class Keyed:
     moment: str
 
     @property
+    def name(self) -> str:
+        """``predictions``, of the application ``calotype.predictions``."""
+        return self.kind.application.rpartition(".")[2]
+
+    @property
     def spooled(self) -> pa.Schema:
         """The columns that a writer brings: all but the moment of the commit."""
         return self.kind.schema.remove(self.kind.schema.get_field_index(self.moment))
@@ -78,29 +82,15 @@ class Appended:
     appended: int
 
 
-def open_table(place: str, kind: Kind) -> DeltaTable | None:
-    """Open a table, or None where there is none yet.
-
-    Raises
-    ------
-    DataError
-        If something else is there: another table, a newer format, other files.
-    """
-    table = delta.open_table(place, kind)
-    if table is not None:
-        delta.check(place, table, kind)
-    return table
-
-
 def read(place: str, keyed: Keyed) -> Snapshot:
     """Read the keys of a table's rows; a table that is not there has none.
 
     Raises
     ------
     DataError
-        As for `open_table`.
+        If something else is there: another table, a newer format, other files.
     """
-    table = open_table(place, keyed.kind)
+    table = delta.open_checked(place, keyed.kind)
     if table is None:
         return Snapshot(None, known.NONE, None)
     return _snapshot(table, keyed)
@@ -129,7 +119,7 @@ def append(place: str, keyed: Keyed, rows: Rows) -> Appended:
     if not distinct:
         return Appended(0, 0)
     for attempt in range(ATTEMPTS):
-        table = open_table(place, keyed.kind) or _create(place, keyed)
+        table = delta.made(place, keyed.kind, keyed.name, keyed.description)
         found = _snapshot(table, keyed)
         is_new = is_first & ~found.keys.holds(digests)
         new = int(is_new.sum())
@@ -142,27 +132,18 @@ def append(place: str, keyed: Keyed, rows: Rows) -> Appended:
     )
 
 
-def batches(table: DeltaTable, columns: Iterable[str], rows: pc.Expression | None = None) -> Iterator[pa.RecordBatch]:
-    """Some columns of a table's rows, of those rows alone for which an expression holds; a batch at a time."""
-    scanned: Iterator[pa.RecordBatch] = table.to_pyarrow_dataset().to_batches(
-        columns=list(columns), filter=rows, batch_size=ROWS_AT_ONCE, batch_readahead=1, fragment_readahead=1
-    )
-    return scanned
-
-
 def _snapshot(table: DeltaTable, keyed: Keyed) -> Snapshot:
     last: datetime | None = None
 
     def seen(scanned: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         nonlocal last
         for batch in scanned:
-            if batch.num_rows:
-                moment = pc.max(batch[keyed.moment]).as_py()
-                last = moment if last is None else max(last, moment)
+            moment = pc.max(batch[keyed.moment]).as_py()
+            last = moment if last is None else max(last, moment)
             yield batch
 
-    with delta.reaching(table.table_uri.rstrip("/"), keyed.kind):
-        digests = known.digests_in(seen(batches(table, dict.fromkeys((*keyed.key, keyed.moment)))), keyed.key)
+    columns = dict.fromkeys((*keyed.key, keyed.moment))
+    digests = known.digests_in(seen(delta.batches(table, keyed.kind, columns)), keyed.key)
     return Snapshot(table, Known(digests), last)
 
 
@@ -192,11 +173,3 @@ def _stamped(batch: pa.RecordBatch, schema: pa.Schema, name: str, moment: dateti
     columns = {**dict(zip(batch.schema.names, batch.columns, strict=True))}
     columns[name] = pa.repeat(pa.scalar(moment, schema.field(name).type), batch.num_rows)
     return pa.RecordBatch.from_arrays([columns[one.name].cast(one.type) for one in schema], schema=schema)
-
-
-def _create(place: str, keyed: Keyed) -> DeltaTable:
-    delta.create(place, keyed.kind, keyed.kind.application.rpartition(".")[2], keyed.description)
-    table = open_table(place, keyed.kind)
-    if table is None:
-        raise CalotypeError(f"{place}: {keyed.kind.title} cannot be made. Check the place's permissions.")
-    return table

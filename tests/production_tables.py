@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -81,10 +80,5 @@ def write(
 
 def append(place: str, kind: Kind, rows: pa.Table) -> None:
     """One commit; the table is made if absent."""
-    table = delta.open_table(place, kind)
-    if table is None:
-        Path(place).parent.mkdir(parents=True, exist_ok=True)
-        delta.create(place, kind, kind.application, kind.title)
-        table = delta.open_table(place, kind)
-    assert table is not None
+    table = delta.made(place, kind, kind.application, kind.title)
     assert delta.append(table, kind, rows)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from calotype import delta, exactly_once, params
+from calotype import delta, params
 from calotype.learning import bundle
 from calotype.learning.reference import Reference
 from calotype.monitoring import judging, sampling, unusual
@@ -49,7 +49,7 @@ def main(folder: str, place: str, rows: int) -> None:
 def judge(folder: Path, place: str) -> judging.Judged:
     """Read, compare, look for unusual images."""
     values = params.load(Path(__file__).parents[2] / "params.yaml")
-    table = exactly_once.open_table(place, PREDICTIONS)
+    table = delta.open_checked(place, PREDICTIONS)
     assert table is not None
     (span,) = sampling.waiting(table, values.name, {})
     judged = judging.judge(table, values, span, folder)
@@ -67,7 +67,7 @@ def make(folder: Path, place: str, rows: int) -> None:
     random = np.random.default_rng(0)
     delta.create(place, PREDICTIONS, "predictions", "")
     for start in range(0, rows, AT_ONCE):
-        table = exactly_once.open_table(place, PREDICTIONS)
+        table = delta.open_checked(place, PREDICTIONS)
         assert table is not None
         count = min(AT_ONCE, rows - start)
         drawn = random.integers(len(reference.labels), size=count)

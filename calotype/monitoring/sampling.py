@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
+from calotype.delta import batches
 from calotype.errors import DataError
 from calotype.monitoring.shifts import Sample
-from calotype.predictions.reading import batches
 from calotype.predictions.tables import CHAMPION, PREDICTIONS
 
 LARGEST = 10_000

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from pathlib import Path
 
 import pyarrow as pa
 from deltalake import DeltaTable
 
 from calotype import delta
 from calotype.delta import Kind
-from calotype.errors import CalotypeError
 from calotype.monitoring.shifts import TITLES
 from calotype.predictions.reading import open_checked
 from calotype.project import Project
@@ -183,33 +181,24 @@ def read(project: Project) -> View | None:
         If the place cannot be reached.
     """
     table = open_checked(project, NAME, WINDOWS)
-    if table is None:
-        return None
-    rows = table.to_pyarrow_table().to_pylist()
-    return View(table, tuple(sorted(map(_window, rows), key=lambda window: (window.window_end, window.judged_at))))
+    return None if table is None else _view(table)
 
 
 def writable(project: Project) -> View:
     """Read the windows, of a table that is made if absent; raises as `read`."""
-    view = read(project)
-    if view is None:
-        place = project.table(NAME)
-        if "://" not in place:
-            Path(place).parent.mkdir(parents=True, exist_ok=True)
-        delta.create(place, WINDOWS, NAME, "One row for each judged window of predictions")
-        view = read(project)
-    if view is None:
-        raise CalotypeError(
-            f"{project.relative(project.table(NAME))}: the table of windows cannot be made. Check the place's "
-            f"permissions, or set {WINDOWS.variable}."
-        )
-    return view
+    made = delta.made(project.table(NAME), WINDOWS, NAME, "One row for each judged window of predictions")
+    return _view(made)
 
 
 def append(view: View, windows: Sequence[Window]) -> bool:
     """Append windows through the snapshot that was read; False if another monitor was first."""
     rows = pa.Table.from_pylist([asdict(window) for window in windows], WINDOWS.schema)
     return delta.append(view.table, WINDOWS, rows)
+
+
+def _view(table: DeltaTable) -> View:
+    rows = table.to_pyarrow_table().to_pylist()
+    return View(table, tuple(sorted(map(_window, rows), key=lambda window: (window.window_end, window.judged_at))))
 
 
 def _window(row: dict[str, object]) -> Window:

@@ -18,11 +18,10 @@ import pyarrow.dataset as ds
 from deltalake import DeltaTable
 
 from calotype import delta
-from calotype.delta import Kind
+from calotype.delta import Kind, batches
 from calotype.predictions.tables import CHAMPION, FILES, PREDICTIONS
 from calotype.project import Project
 
-ROWS_AT_ONCE = 32_768
 SHARE_BYTES = 256 * 2**20
 """Answers that are held at a time. Each share reads the table once more: 200,000 rows of 1 kB are one share."""
 
@@ -60,26 +59,7 @@ def open_tables(project: Project) -> Tables:
 def open_checked(project: Project, name: str, kind: Kind) -> DeltaTable | None:
     """Open one table of production, or None where there is none yet; raises as `open_tables`."""
     place = project.table(name)
-    table = delta.open_table(place, kind)
-    if table is not None:
-        delta.check(project.relative(place), table, kind)
-    return table
-
-
-def batches(
-    table: DeltaTable | None, kind: Kind, columns: Sequence[str], where: ds.Expression | None = None
-) -> Iterator[pa.RecordBatch]:
-    """The table's rows, a row group at a time; none where there is no table."""
-    if table is None:
-        return
-    dataset = table.to_pyarrow_dataset()
-    for fragment in dataset.get_fragments():
-        for group in fragment.split_by_row_group():
-            # Read to its end before any row is given away: a scan that is left halfway waits for threads that wait for
-            # it, because Delta's file system is Python's.
-            with delta.reaching(table.table_uri.rstrip("/"), kind):
-                rows = group.to_table(schema=dataset.schema, columns=list(columns), filter=where)
-            yield from (batch for batch in rows.to_batches(max_chunksize=ROWS_AT_ONCE) if batch.num_rows)
+    return delta.open_checked(place, kind, project.relative(place))
 
 
 def shares(table: DeltaTable | None, kind: Kind, columns: Sequence[str]) -> list[ds.Expression]:

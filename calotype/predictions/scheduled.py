@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from calotype import exactly_once
+from calotype import delta, exactly_once
 from calotype.console import say, track
 from calotype.errors import CalotypeError, DataError
 from calotype.exactly_once import Appended, Snapshot
@@ -30,7 +30,7 @@ from calotype.predictions.inbox_rows import Answerer, Rows, rows_of
 from calotype.predictions.incoming import Waiting
 from calotype.predictions.preparing import Form, in_order, prepare
 from calotype.predictions.spool import Spool
-from calotype.predictions.tables import BY_CONTENT, BY_CONTENT_AND_VERSION, BY_FILE, CHAMPION, SHADOW
+from calotype.predictions.tables import BY_CONTENT, BY_CONTENT_AND_VERSION, BY_FILE, CHAMPION, PREDICTIONS, SHADOW
 from calotype.predictions.unsure import Unsure
 from calotype.project import Project
 from calotype.releases.local_bundles import Champion
@@ -232,21 +232,19 @@ def _left_behind(project: Project, version: int) -> int:
     """How many contents have no answer by this version."""
     import pyarrow.compute as pc
 
-    table = exactly_once.open_table(project.table("predictions"), BY_CONTENT.kind)
-    if table is None:
-        return 0
+    table = delta.open_checked(project.table("predictions"), PREDICTIONS)
     is_champions = pc.field("role") == CHAMPION
-    ids = {row for batch in exactly_once.batches(table, ["image_id"], is_champions) for row in batch[0].to_pylist()}
+    ids = {
+        row for batch in delta.batches(table, PREDICTIONS, ["image_id"], is_champions) for row in batch[0].to_pylist()
+    }
     by_version = is_champions & (pc.field("model_version") == version)
-    for batch in exactly_once.batches(table, ["image_id"], by_version):
-        ids.difference_update(batch[0].to_pylist())
+    for batch in delta.batches(table, PREDICTIONS, ["image_id"], by_version):
+        ids.difference_update(batch["image_id"].to_pylist())
     return len(ids)
 
 
 def _refuse_older_table(project: Project) -> None:
     """Earlier versions kept one table, of predictions by file, where both tables' folder is now."""
-    from calotype import delta
-
     if delta.is_table(project.predictions):
         raise DataError(
             f"{project.relative(project.predictions)}: found the one table that calotype 0.1 kept there; expected a "

@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
+from calotype.delta import batches
 from calotype.predictions.prediction_rows import REJECTED
-from calotype.predictions.reading import Tables, batches, holding, shares
+from calotype.predictions.reading import Tables, holding, shares
 from calotype.predictions.tables import CHAMPION, FILES, PREDICTIONS
 
 LAST_BATCHES = 10

@@ -22,11 +22,12 @@ import pyarrow.dataset as ds
 from deltalake.exceptions import CommitFailedError
 
 from calotype import delta
+from calotype.delta import batches
 from calotype.errors import CalotypeError
 from calotype.evaluation import metrics
 from calotype.evaluation.metrics import ClassScore, Estimate, Floats, Ints
 from calotype.params import Params
-from calotype.predictions.reading import batches, open_checked
+from calotype.predictions.reading import open_checked
 from calotype.predictions.tables import CHAMPION, PREDICTIONS
 from calotype.production import labels_table
 from calotype.project import Project

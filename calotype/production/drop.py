@@ -21,10 +21,11 @@ import pyarrow.dataset as ds
 
 from calotype.data import dataset
 from calotype.data.curation import counted
+from calotype.delta import batches
 from calotype.errors import DataError, UsageError
 from calotype.params import Params
 from calotype.predictions import incoming
-from calotype.predictions.reading import Tables, batches
+from calotype.predictions.reading import Tables
 from calotype.predictions.remote import RemoteFolder
 from calotype.predictions.tables import FILES
 from calotype.production import labels_table

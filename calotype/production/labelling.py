@@ -11,10 +11,11 @@ import polars as pl
 import pyarrow.dataset as ds
 
 from calotype.data.curation import counted
+from calotype.delta import batches
 from calotype.errors import DataError
 from calotype.learning import bundle
 from calotype.params import Params
-from calotype.predictions.reading import Tables, batches, open_tables
+from calotype.predictions.reading import Tables, open_tables
 from calotype.predictions.tables import CHAMPION, FILES, PREDICTIONS
 from calotype.production import drop, labels_file, labels_table
 from calotype.production.labels_file import Images, Label, Row, counted_rows

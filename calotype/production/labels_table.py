@@ -87,7 +87,7 @@ def append(project: Project, plan: Plan, source: str) -> None:
             return
         if table is None:
             # Read again: by now it may hold what another writer was first to append.
-            _create(project)
+            delta.made(project.table(NAME), LABELS, NAME, "True labels of predicted images, each as it was said")
             continue
         last: datetime | None = rows["added_at"].max()  # type: ignore[assignment]
         if delta.append(table, LABELS, _as_table(new, _after(last), source)):
@@ -131,10 +131,3 @@ def _as_table(labels: Sequence[Label], added_at: datetime, source: str) -> pa.Ta
         for one in labels
     ]
     return pa.Table.from_pylist(rows, LABELS.schema)
-
-
-def _create(project: Project) -> None:
-    place = project.table(NAME)
-    delta.create(place, LABELS, NAME, "True labels of predicted images, each as it was said")
-    if open_checked(project, NAME, LABELS) is None:
-        raise CalotypeError(f"{place}: {LABELS.title} cannot be made. Check the place's permissions.")

@@ -9,13 +9,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from calotype import delta, exactly_once
+from calotype import delta
 from calotype.data import dataset
 from calotype.data.splitting import read_splits
 from calotype.errors import DataError, UsageError
 from calotype.files import sha256_of
 from calotype.params import Params
 from calotype.predictions.prediction_rows import PREDICTED
+from calotype.predictions.reading import open_checked
 from calotype.predictions.tables import FILES, PREDICTIONS
 from calotype.project import Project
 from calotype.provenance.chain import Chain, Follower
@@ -238,11 +239,9 @@ def _rows(
 ) -> list[dict[str, Any]]:
     import pyarrow.compute as pc
 
-    table = exactly_once.open_table(project.table(name), kind)
-    if table is None:
-        return []
+    table = open_checked(project, name, kind)
     ((column, value),) = wanted.items()
-    found = exactly_once.batches(table, columns, pc.field(column) == value)
+    found = delta.batches(table, kind, columns, pc.field(column) == value)
     return [row for batch in found for row in batch.to_pylist()]
 
 
@@ -262,8 +261,7 @@ def _moment(moment: datetime) -> str:
 
 
 def _unknown(project: Project, what: str) -> str:
-    table = exactly_once.open_table(project.table("files"), FILES)
-    scanned = exactly_once.batches(table, ["batch_id"]) if table is not None else ()
+    scanned = delta.batches(open_checked(project, "files", FILES), FILES, ["batch_id"])
     ids = {name for batch in scanned for name in batch["batch_id"].unique().to_pylist()}
     known = f"its last batches: {', '.join(sorted(ids)[-3:])}" if ids else "it holds no batches"
     return (

@@ -148,7 +148,7 @@ def read(place: str, model: str) -> View:
     CalotypeError
         If the place cannot be reached.
     """
-    table = _open(place)
+    table = delta.open_checked(place, KIND)
     return View(model) if table is None else _view(table, place, model)
 
 
@@ -224,27 +224,11 @@ def _view(table: DeltaTable, place: str, model: str) -> View:
     return View(model, tuple(entries), table)
 
 
-def _open(place: str) -> DeltaTable | None:
-    table = delta.open_table(place, KIND)
-    if table is not None:
-        delta.check(place, table, KIND)
-    return table
-
-
 def _writable(place: str) -> DeltaTable:
     """The table, made if absent and brought to this version."""
-    table = _open(place) or _create(place)
+    options: dict[str, Any] = {"properties": {"delta.appendOnly": "true"}, "partition_by": ["model"]}
+    table = delta.made(place, KIND, "ledger", "One row for each decision about a model's champion", **options)
     if delta.is_up_to_date(table, KIND):
         return table
     delta.upgrade(table, KIND)
-    return _open(place) or table
-
-
-def _create(place: str) -> DeltaTable:
-    properties = {"delta.appendOnly": "true"}
-    description = "One row for each decision about a model's champion"
-    delta.create(place, KIND, "ledger", description, properties=properties, partition_by=["model"])
-    table = _open(place)
-    if table is None:
-        raise CalotypeError(f"{place}: the ledger cannot be made. Check the place's permissions, or CALOTYPE_LEDGER.")
-    return table
+    return delta.open_checked(place, KIND) or table

@@ -15,9 +15,9 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from calotype import exactly_once
-from calotype.delta import Kind
+from calotype.delta import Kind, batches, open_checked
 from calotype.errors import CalotypeError, DataError
-from calotype.exactly_once import Appended, Keyed, append, batches, open_table, read
+from calotype.exactly_once import Appended, Keyed, append, read
 
 MOMENT = pa.timestamp("us", tz="UTC")
 KIND = Kind(
@@ -128,7 +128,7 @@ def test_processes_that_append_overlapping_rows_at_once_give_each_one_row(place:
 
 def test_of_two_writers_from_one_snapshot_the_second_is_refused(place: str) -> None:
     append(place, SIGHTINGS, rows_of(["a"]))
-    one, other = open_table(place, KIND), open_table(place, KIND)
+    one, other = open_checked(place, KIND), open_checked(place, KIND)
     assert one is not None
     assert other is not None
     now = datetime.now(UTC)
@@ -163,9 +163,9 @@ def test_rows_are_read_in_batches_of_some_columns_and_by_a_condition(place: str)
 
     append(place, SIGHTINGS, rows_of(["a", "b"], "x"))
     append(place, SIGHTINGS, rows_of(["c"], "y"))
-    table = open_table(place, KIND)
+    table = open_checked(place, KIND)
     assert table is not None
-    found = [row for batch in batches(table, ["path"], pc.field("note") == "x") for row in batch.to_pylist()]
+    found = [row for batch in batches(table, KIND, ["path"], pc.field("note") == "x") for row in batch.to_pylist()]
     assert sorted(row["path"] for row in found) == ["a", "b"]
 
 
@@ -186,4 +186,4 @@ def test_a_folder_of_other_files_is_refused_and_left_alone(tmp_path: Path) -> No
 def test_a_table_of_a_newer_format_is_refused(place: str) -> None:
     append(place, replace(SIGHTINGS, kind=replace(KIND, format_version=3)), rows_of(["a"]))
     with pytest.raises(DataError, match=r"format_version is 3; this calotype writes 2\. Upgrade it\."):
-        open_table(place, KIND)
+        open_checked(place, KIND)

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from calotype import delta
 from calotype.predictions import reading, summary
 from calotype.predictions.reading import open_tables
 from calotype.predictions.summary import summarize
@@ -69,7 +70,7 @@ def test_shares_change_nothing(filled: Project, monkeypatch: pytest.MonkeyPatch)
 
 def test_of_many_batches_the_last_ten_are_shown(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(summary, "MANY_BATCHES", 12)
-    monkeypatch.setattr(reading, "ROWS_AT_ONCE", 5)
+    monkeypatch.setattr(delta, "ROWS_AT_ONCE", 5)
     nights = [7, 3, 39, 1, 20, 38, *range(40), 39]
     files = [
         file(f"{place}.png", batch_id=f"night-{night:02}", seen_at=NIGHT + timedelta(days=night))
