@@ -10,11 +10,11 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
@@ -23,14 +23,13 @@ from calotype.console import say
 from calotype.errors import CalotypeError, UsageError
 from calotype.files import write_json, write_text
 from calotype.project import Project
-from calotype.services import automations, deployments, notifications, page, status, web
+from calotype.services import automations, deployments, notifications, page, ports, status, web
 from calotype.services.settle import settle
 from calotype.services.status import HEALTH, POOL, VARIABLES, WORKER, addresses_of, named_elsewhere
 from calotype.services.supervisor import FAILED, Supervisor, wait_until
 
 PREFECT_PORT = 4200
 MLFLOW_PORT = 5000
-PORTS_TRIED = 200
 START_LIMIT_S = 180.0
 SERVER = "calotype.services.program"
 """The module that becomes a server once nothing of an earlier one is left."""
@@ -67,16 +66,16 @@ def up(project: Project) -> None:
         _require_own_settings(project)
         deployments.read(project)
         notifications.addresses()
-        addresses = _choose_addresses()
-        _require_named(addresses)
+        _require_named()
         _require_databases(project)
         if _stop(project, supervisor):
             say("up", "ended what an earlier start had left")
-        try:
-            _start(project, supervisor, addresses)
-        except BaseException:
-            _stop(project, supervisor)
-            raise
+        with _addresses() as addresses:
+            try:
+                _start(project, supervisor, addresses)
+            except BaseException:
+                _stop(project, supervisor)
+                raise
         _print_addresses(project, addresses)
 
 
@@ -91,18 +90,18 @@ def ui(project: Project) -> None:
     """Serve MLflow's pages on this project's runs, in the foreground, until interrupted."""
     environment = environment_for(project)
     _make_store(project, environment)
-    port = free_port(MLFLOW_PORT)
-    print(f"MLflow  http://127.0.0.1:{port}  (Ctrl-C ends it)", flush=True)
-    command = [sys.executable, "-P", "-m", *_mlflow_command(port).split()]
-    process = subprocess.Popen(command, cwd=project.root, env=environment, start_new_session=True)
-    previous = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        code = process.wait()
-    except KeyboardInterrupt:
-        code = 0
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-        _end_group(process)
+    with ports.claimed(MLFLOW_PORT) as port:
+        print(f"MLflow  http://127.0.0.1:{port}  (Ctrl-C ends it)", flush=True)
+        command = [sys.executable, "-P", "-m", *_mlflow_command(port).split()]
+        process = subprocess.Popen(command, cwd=project.root, env=environment, start_new_session=True)
+        previous = signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            code = 0
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+            _end_group(process)
     if code:
         raise CalotypeError(f"MLflow's server ended with exit code {code}. Its last lines are above.")
 
@@ -113,23 +112,6 @@ def mlflow_address(project: Project) -> str | None:
     if named.startswith("http"):
         return named.rstrip("/")
     return addresses_of(project).get("mlflow")
-
-
-def free_port(first: int) -> int:
-    """The first port from ``first`` on that nothing on this machine listens on.
-
-    Raises
-    ------
-    CalotypeError
-        If none of the next 200 is free.
-    """
-    for port in range(first, first + PORTS_TRIED):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                return port
-    raise CalotypeError(f"no free port from {first} to {first + PORTS_TRIED - 1}. End a program that listens there.")
 
 
 def environment_for(project: Project, prefect_api: str | None = None) -> dict[str, str]:
@@ -205,17 +187,18 @@ def _mlflow_command(port: int) -> str:
     return f"mlflow server --no-serve-artifacts --workers 1 --host 127.0.0.1 --port {port}"
 
 
-def _choose_addresses() -> dict[str, str]:
-    prefect, mlflow = named_elsewhere("prefect"), named_elsewhere("mlflow")
-    if mlflow and not mlflow.startswith("http"):
-        raise UsageError(
-            f"MLFLOW_TRACKING_URI is {databases.without_password(mlflow)}: expected a server's http address, or "
-            "nothing. A database for the server that `up` starts is named by CALOTYPE_MLFLOW_STORE."
-        )
-    return {
-        "prefect": prefect or f"http://127.0.0.1:{free_port(PREFECT_PORT)}",
-        "mlflow": mlflow or f"http://127.0.0.1:{free_port(MLFLOW_PORT)}",
-    }
+@contextlib.contextmanager
+def _addresses() -> Iterator[dict[str, str]]:
+    """Where the servers are or will be; the ports of those to start here are ours while this lasts."""
+    with contextlib.ExitStack() as claims:
+
+        def own(first: int) -> str:
+            return f"http://127.0.0.1:{claims.enter_context(ports.claimed(first))}"
+
+        yield {
+            "prefect": named_elsewhere("prefect") or own(PREFECT_PORT),
+            "mlflow": named_elsewhere("mlflow") or own(MLFLOW_PORT),
+        }
 
 
 def _require_databases(project: Project) -> None:
@@ -227,11 +210,17 @@ def _require_databases(project: Project) -> None:
             databases.require(os.environ.get(variable, ""), variable)
 
 
-def _require_named(addresses: dict[str, str]) -> None:
+def _require_named() -> None:
     """Ask the servers elsewhere first: without them nothing else can start, and each would wait for minutes."""
+    mlflow = named_elsewhere("mlflow")
+    if mlflow and not mlflow.startswith("http"):
+        raise UsageError(
+            f"MLFLOW_TRACKING_URI is {databases.without_password(mlflow)}: expected a server's http address, or "
+            "nothing. A database for the server that `up` starts is named by CALOTYPE_MLFLOW_STORE."
+        )
     for server, path in HEALTH.items():
-        if os.environ.get(VARIABLES[server]):
-            web.require(addresses[server] + path, VARIABLES[server], os.environ[VARIABLES[server]])
+        if address := named_elsewhere(server):
+            web.require(address + path, VARIABLES[server], os.environ[VARIABLES[server]])
 
 
 def _make_store(project: Project, environment: dict[str, str]) -> None:
@@ -265,7 +254,7 @@ def _wait(project: Project, supervisor: Supervisor, url: str, program: str) -> N
             raise CalotypeError(
                 "\n".join([f"{program} did not start. logs/{program}.log ends:", *_tail(project, program)])
             )
-        return web.answers(url)
+        return web.answers(url) and _is_ours(supervisor, program, url)
 
     try:
         wait_until(answers, START_LIMIT_S, f"{program} to answer at {url}")
@@ -273,6 +262,13 @@ def _wait(project: Project, supervisor: Supervisor, url: str, program: str) -> N
         if str(error).startswith("waited"):
             raise CalotypeError("\n".join([f"{error} logs/{program}.log ends:", *_tail(project, program)])) from error
         raise
+
+
+def _is_ours(supervisor: Supervisor, program: str, url: str) -> bool:
+    """Whether the server that answers is the one that was started here: another's may have its port."""
+    if program not in HEALTH or program not in supervisor.states():
+        return True
+    return ports.listens(supervisor.pid(program), urlsplit(url).port or 0)
 
 
 def _tail(project: Project, program: str, lines: int = 15) -> list[str]:

@@ -21,7 +21,7 @@ from typing import Any
 import boto3
 import psycopg2
 
-from calotype.servers import free_port
+from calotype.services.ports import claimed
 
 ACTIONS = ("s3:ListBucket", "s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload")
 """All that the line needs, of each bucket that it uses; no request with another is let through."""
@@ -54,9 +54,11 @@ class S3Server:
 @contextlib.contextmanager
 def s3_server(folder: Path, bucket: str = "line") -> Iterator[S3Server]:
     """Start moto's server, which checks keys and signatures, with one bucket in it."""
-    address = f"http://127.0.0.1:{free_port(5600)}"
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", address.rpartition(":")[2]]
-    with _running(command, folder / "s3.log", lambda: _answers(f"{address}/moto-api/")):
+    with contextlib.ExitStack() as stack:
+        port = stack.enter_context(claimed(5600))
+        address = f"http://127.0.0.1:{port}"
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+        stack.enter_context(_running(command, folder / "s3.log", lambda: _answers(f"{address}/moto-api/")))
         root = {"endpoint_url": address, "region_name": "us-east-1"}
         root |= {"aws_access_key_id": "root", "aws_secret_access_key": "root"}
         boto3.client("s3", **root).create_bucket(Bucket=bucket)
@@ -102,7 +104,12 @@ class Postgres:
 @contextlib.contextmanager
 def postgres(folder: Path, *databases: str) -> Iterator[Postgres]:
     """Start Postgres as an unprivileged user, its log in a folder, with a role that owns these databases."""
-    binaries, server = POSTGRES[-1], Postgres(free_port(5700))
+    with claimed(5700) as port:
+        yield from _postgres(folder, Postgres(port), databases)
+
+
+def _postgres(folder: Path, server: Postgres, databases: tuple[str, ...]) -> Iterator[Postgres]:
+    binaries = POSTGRES[-1]
     # Not below the test's folder, which is closed to the user that Postgres runs as.
     data = Path(tempfile.mkdtemp(prefix="calotype-postgres-"))
     start, allowed = _unprivileged(data)

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from calotype.errors import CalotypeError
 from calotype.files import read_json
 from calotype.project import Project
 from calotype.services import deployments as shipped
-from calotype.services import web
+from calotype.services import ports, web
 from calotype.services.supervisor import Program, Supervisor
 
 POOL = "calotype"
@@ -111,6 +112,8 @@ def _part(name: str, addresses: Mapping[str, str], programs: list[Program], pref
     program = next((program for program in programs if program.name == name), None)
     if name in HEALTH:
         is_well = bool(address) and web.answers(address + HEALTH[name])
+        if is_well and program is not None:
+            is_well = ports.listens(program.pid, urlsplit(address).port or 0)
     else:
         is_well = program is not None and program.state == "RUNNING"
     if name == "worker" and is_well:
@@ -137,6 +140,10 @@ def _is_well(parts: tuple[Part, ...], name: str) -> bool:
 def _complaint(part: Part) -> str:
     if part.state == "elsewhere":
         return f"{part.name}: {part.address} does not answer. See to that server, or to {VARIABLES[part.name]}."
+    if part.name in HEALTH and web.answers(part.address + HEALTH[part.name]):
+        return (
+            f"{part.name}: another program answers at {part.address}. `make down`, then `make up`, takes other ports."
+        )
     return (
         f"{part.name}: {part.state}, but it does not answer. See logs/{part.name}.log; it is started again by itself."
     )

@@ -25,6 +25,7 @@ from calotype.console import say
 from calotype.learning import bundle, checkpoint, network, ranks, setup
 from calotype.learning.calibrating import calibrated
 from calotype.learning.device import choose_device, processor_flags
+from calotype.learning.interruption import Interruption
 from calotype.learning.ranks import Ranks
 from calotype.learning.run_record import RunRecord
 from calotype.learning.training import Labelled, State, Statistics, Trainer, history_rows, train
@@ -107,12 +108,12 @@ def _lead(
     record: RunRecord,
 ) -> None:
     """Train from a state to the end, write and log what comes of it, and keep the weights for another look."""
-    with _mlflow_run(project, record) as opening:
+    with _mlflow_run(project, record) as (opening, interruption):
         data, trainer = prepare()
         run_id = opening.result()
         try:
             with tracking.system_metrics(project, run_id):
-                _train(trainer, state, project, key, names, run_id)
+                _train(trainer, state, project, key, names, run_id, interruption)
         except KeyboardInterrupt:
             say("train", f"interrupted after epoch {state.next_epoch}: `dvc repro` goes on from there")
             raise
@@ -136,21 +137,30 @@ def _calibrate_anew(
     say("train", f"trains no epoch: {kept} holds the weights of an equal training. To train again, delete it")
     record = _record(params, project, plan, state, uuid.uuid4().hex, device, ranks.ALONE)
     record = record.model_copy(update={"environment": record.environment | {"weights_from": names["run_key"]}})
-    with _mlflow_run(project, record) as opening:
+    with _mlflow_run(project, record) as (opening, _):
         validation = setup.labelled(params, project, plan, plan.validation, params.image)
         _finish(params, project, plan, state, _from_names(names), validation, record, opening.result())
 
 
-def _train(trainer: Trainer, state: State, project: Project, key: str, names: dict[str, str], run_id: str) -> None:
+def _train(
+    trainer: Trainer,
+    state: State,
+    project: Project,
+    key: str,
+    names: dict[str, str],
+    run_id: str,
+    interruption: Interruption,
+) -> None:
     client = tracking.connect(project)
     epochs = trainer.params.epochs
 
     with _progress(trainer, state) as (on_step, on_line):
 
         def on_epoch(now: State) -> None:
-            checkpoint.save(_checkpoint(project), key, now, names)
             row = history_rows(now.history)[-1]
-            tracking.log_epoch(client, run_id, row)
+            with interruption.held():
+                checkpoint.save(_checkpoint(project), key, now, names)
+                tracking.log_epoch(client, run_id, row)
             on_line(
                 f"epoch {now.next_epoch:>{len(str(epochs))}}/{epochs}  loss {row['train_loss']:.4f}  "
                 f"val loss {row['val_loss']:.4f}  val accuracy {row['val_accuracy']:.2%}  "
@@ -234,30 +244,23 @@ def _record(
 
 
 @contextmanager
-def _mlflow_run(project: Project, record: RunRecord) -> Iterator[Future[str]]:
+def _mlflow_run(project: Project, record: RunRecord) -> Iterator[tuple[Future[str], Interruption]]:
     """A run, opened while data load; it ends as FINISHED, as KILLED on a signal, as FAILED otherwise.
 
     A resumed training reopens it.
     """
-    previous = signal.signal(signal.SIGTERM, _interrupt)
     status = "FAILED"
-    with ThreadPoolExecutor(1, thread_name_prefix="mlflow") as pool:
+    with ThreadPoolExecutor(1, thread_name_prefix="mlflow") as pool, Interruption() as interruption:
         opening = pool.submit(tracking.open_run, project, record)
         try:
-            yield opening
+            yield opening, interruption
             status = "FINISHED"
         except KeyboardInterrupt:
             status = "KILLED"
             raise
         finally:
-            tracking.close_run(project, opening.result(), status)
-            signal.signal(signal.SIGTERM, previous)
-
-
-def _interrupt(*_: object) -> None:
-    # A second signal follows when dvc, which got the first too, is gone: it must not cut off the closing of the run.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise KeyboardInterrupt
+            with interruption.held():
+                tracking.close_run(project, opening.result(), status)
 
 
 @contextmanager

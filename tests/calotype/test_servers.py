@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import tomllib
@@ -14,24 +13,6 @@ import pytest
 from calotype import servers
 from calotype.errors import CalotypeError, UsageError
 from calotype.project import Project
-
-
-def test_a_port_that_is_taken_is_passed_over() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        assert servers.free_port(port) > port
-
-
-def test_no_free_port_is_an_error_that_names_the_range(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers, "PORTS_TRIED", 1)
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(CalotypeError, match=f"no free port from {port}"):
-            servers.free_port(port)
 
 
 def test_the_worker_finds_this_project_this_interpreter_and_no_telemetry(project: Project) -> None:
@@ -56,7 +37,8 @@ def test_the_servers_start_after_each_other_and_listen_on_this_machine_alone() -
 def test_servers_that_the_environment_names_are_used_and_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", "http://elsewhere:4200/api")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere:5000")
-    addresses = servers._choose_addresses()
+    with servers._addresses() as addresses:
+        pass
     assert addresses == {"prefect": "http://elsewhere:4200", "mlflow": "http://elsewhere:5000"}
     assert list(servers._programs(addresses)) == ["worker", "watch"]
 
@@ -80,7 +62,7 @@ def test_mlflows_server_gets_the_places_that_the_environment_names_and_no_comman
 def test_a_tracking_store_that_is_no_server_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///other.db")
     with pytest.raises(UsageError, match=r"MLFLOW_TRACKING_URI is sqlite:///other\.db: expected a server"):
-        servers._choose_addresses()
+        servers._require_named()
 
 
 def test_a_prefect_toml_of_the_user_is_never_overwritten_or_removed(project: Project) -> None:
