@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -98,7 +101,17 @@ def make_project(root: Path, *, per_class: int = 30) -> Project:
 
 def make_dvc_project(root: Path) -> Project:
     """Lay out a project with its code, git and DVC, in which `dvc repro` runs."""
-    made = make_project(root)
+    shutil.copytree(_dvc_template(), root, symlinks=True)
+    return Project(root)
+
+
+@functools.cache
+def _dvc_template() -> Path:
+    """A project with git and DVC, made once: `dvc init` alone takes seconds."""
+    folder = Path(tempfile.mkdtemp(prefix="calotype-template-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    made = make_project(folder / "project")
+    root = made.root
     for name in CODE:
         if not (root / name).exists():
             copy = shutil.copytree if (REPOSITORY / name).is_dir() else shutil.copy
@@ -115,7 +128,7 @@ def make_dvc_project(root: Path) -> Project:
     ):
         subprocess.run(command, cwd=root, check=True, capture_output=True, env=environment(made))
     shutil.copy(REPOSITORY / ".dvc" / "config", root / ".dvc" / "config")
-    return made
+    return root
 
 
 def write_digits(folder: Path, per_class: int) -> None:
