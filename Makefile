@@ -13,8 +13,8 @@ export PREFECT_HOME := $(CURDIR)/.prefect
 unexport PYTHONDONTWRITEBYTECODE
 
 BIN := .venv/bin
-# Two processes share out the test files, the slow ones first (tests/conftest.py).
-SHARED := -n 2 --dist loadfile --no-loadscope-reorder
+# Three processes share out the test files, the slow ones first (tests/conftest.py): tests of servers mostly wait.
+SHARED := -n 3 --dist loadfile --no-loadscope-reorder
 READY := .venv/ready
 
 help: ## List the targets

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from calotype.project import Project
+from calotype.services import web
 from calotype.services.supervisor import Supervisor
 from tests.conftest import environment, make_dvc_project, run
 
@@ -77,7 +78,12 @@ def test_a_schedule_fires_by_itself(servers: Servers) -> None:
         runs = servers.runs("batch-prediction")
         return any(run["auto_scheduled"] and run["state_type"] in ("COMPLETED", "FAILED") for run in runs)
 
-    assert until(fired, 120), [run["state"] for run in servers.runs("batch-prediction")]
+    try:
+        assert until(fired, 120), [run["state"] for run in servers.runs("batch-prediction")]
+    finally:
+        # From here on it would only take processor time from the others.
+        nightly = web.ask(f"{servers.prefect}/api/deployments/name/batch-prediction/nightly")["id"]
+        web.ask(f"{servers.prefect}/api/deployments/{nightly}", {"paused": True}, method="PATCH")
 
 
 def test_a_training_started_from_a_plain_shell_registers_and_its_run_is_in_mlflow(servers: Servers) -> None:
