@@ -25,7 +25,7 @@ from calotype.files import write_json, write_text
 from calotype.project import Project
 from calotype.services import automations, deployments, notifications, page, ports, status, web
 from calotype.services.settle import settle
-from calotype.services.status import HEALTH, POOL, VARIABLES, WORKER, addresses_of, named_elsewhere
+from calotype.services.status import HEALTH, POOL, VARIABLES, WORKER, addresses_of, named_elsewhere, not_heeded
 from calotype.services.supervisor import FAILED, Supervisor, wait_until
 
 PREFECT_PORT = 4200
@@ -293,6 +293,8 @@ def _report_running(project: Project, supervisor: Supervisor) -> None:
         lines = [f"{name} has ended. logs/{name}.log ends:\n" + "\n".join(_tail(project, name)) for name in ended]
         raise CalotypeError("\n".join([*lines, "Run `calotype down`, then `calotype up`."]))
     say("up", "runs already: " + ", ".join(f"{name} {state.lower()}" for name, state in states.items()))
+    for line in not_heeded(project):
+        say("up", line)
     _print_addresses(project, addresses_of(project))
 
 

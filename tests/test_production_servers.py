@@ -216,7 +216,7 @@ def test_two_workers_take_a_batch_each_and_the_table_has_every_image_once(traine
 
 
 def test_a_batch_whose_worker_was_killed_is_taken_up_again_by_the_next(trained: Line, cut_off: str) -> None:
-    # Crashed is a state of a moment: the run is scheduled again at once.
+    # Crashed is a state of a minute: the run is scheduled again when nothing is heard of it.
     assert until(lambda: trained.run_of(cut_off)["state_type"] == "COMPLETED", 300), trained.run_of(cut_off)
     assert trained.run_of(cut_off)["run_count"] > 1
     assert_exactly_once(trained, len(trained.table("files")))

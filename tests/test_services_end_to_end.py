@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
+import subprocess
 import threading
 import time
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
@@ -19,7 +23,8 @@ import pytest
 
 from calotype.project import Project
 from calotype.services import web
-from calotype.services.supervisor import Supervisor
+from calotype.services.resumption import EXECUTED, FLOW_RUN, HEARTBEAT, RESUMED, SUBMITTED, Resumption
+from calotype.services.supervisor import MARK, Supervisor
 from tests.conftest import make_dvc_project, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -96,11 +101,43 @@ class Line:
             for process in Supervisor(self.project.services).marked()
         )
 
-    def engine(self) -> psutil.Process:
+    def engines(self, made: dict[str, Any]) -> list[psutil.Process]:
+        """The processes that carry out the flow run: one, or none before its start and after its end."""
+        found = []
+        for process in Supervisor(self.project.services).marked():
+            with contextlib.suppress(psutil.Error):
+                is_engine = process.cmdline()[-1:] == ["engine"] or "prefect.engine" in process.cmdline()
+                if is_engine and process.environ().get(FLOW_RUN) == made["id"]:
+                    found.append(process)
+        return found
+
+    def set_state(self, made: dict[str, Any], kind: str, name: str) -> None:
+        self.ask(f"/flow_runs/{made['id']}/set_state", {"state": {"type": kind, "name": name}, "force": True})
+
+    def pause_pool(self, paused: bool) -> None:
+        web.ask(f"{self.prefect}/api/work_pools/calotype", {"is_paused": paused}, method="PATCH")
+
+    def watches(self, count: int) -> list[Resumption]:
+        """Watches of other machines."""
+        return [Resumption(Supervisor(self.project.services)) for _ in range(count)]
+
+    def say_that_a_start_is_over(self, made: dict[str, Any]) -> None:
+        """Say what a worker says of a run that it started, when it has reported its end."""
+        start, end = str(uuid.uuid4()), str(uuid.uuid4())
+        related = [{"prefect.resource.id": f"prefect.flow-run.{made['id']}", "prefect.resource.role": "flow-run"}]
+        common = {
+            "occurred": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "resource": {"prefect.resource.id": "prefect.worker.process.second"},
+            "related": related,
+        }
+        self.ask(
+            "/events",
+            [common | {"id": start, "event": SUBMITTED}, common | {"id": end, "event": EXECUTED, "follows": start}],
+        )
+
+    def engine(self, made: dict[str, Any]) -> psutil.Process:
         """The process of the flow run."""
-        (found,) = [
-            child for child in psutil.Process(self.pid("worker")).children() if "prefect" in str(child.cmdline())
-        ]
+        (found,) = self.engines(made)
         return found
 
     def status(self) -> tuple[int, str]:
@@ -158,11 +195,11 @@ def test_a_second_up_makes_no_second_automation_and_removes_what_is_no_longer_wa
         )
 
     before = names()
-    assert len(before) == 5
+    assert len(before) == 4
     automations.make(f"{line.prefect}/api", ids, [line.mailbox.url])
     assert names() == before
     automations.make(f"{line.prefect}/api", ids, [])
-    assert len(names()) == 3
+    assert len(names()) == 2
     automations.make(f"{line.prefect}/api", ids, [line.mailbox.url])
     assert names() == before
 
@@ -172,13 +209,14 @@ def test_an_automation_that_a_person_disabled_stays_disabled(line: Line) -> None
 
     ids = [deployment["id"] for deployment in line.ask("/deployments/filter", {})]
 
-    def resume() -> dict[str, Any]:
-        return next(dict(item) for item in line.ask("/automations/filter", {}) if item["name"].endswith("goes on"))
+    def silent() -> dict[str, Any]:
+        there = line.ask("/automations/filter", {})
+        return next(dict(item) for item in there if item["name"] == "calotype: a run without heartbeats is Crashed")
 
     for enabled in (False, True):
-        web.ask(f"{line.prefect}/api/automations/{resume()['id']}", {"enabled": enabled}, method="PATCH")
+        web.ask(f"{line.prefect}/api/automations/{silent()['id']}", {"enabled": enabled}, method="PATCH")
         automations.make(f"{line.prefect}/api", ids, [line.mailbox.url])
-        assert resume()["enabled"] is enabled
+        assert silent()["enabled"] is enabled
 
 
 def test_bad_data_fails_once_people_are_told_and_nothing_is_tried_again(line: Line) -> None:
@@ -196,6 +234,10 @@ def test_bad_data_fails_once_people_are_told_and_nothing_is_tried_again(line: Li
     told = json.loads(next(text for text in line.mailbox.received if made["name"] in text))
     assert "training failed" in told["title"]
     assert "exit code" in told["message"]
+    code, text = line.status()
+    assert code == 0
+    assert text.splitlines()[-2] == "servers and worker are well"
+    assert text.splitlines()[-1].startswith("WARNING: the last run of training/local ended Failed. Its log: http://")
 
 
 def test_what_dies_or_hangs_is_back_and_the_next_flow_run_works(line: Line) -> None:
@@ -220,25 +262,91 @@ def test_the_first_servers_death_leaves_no_port_taken(line: Line) -> None:
     assert until(lambda: line.pid("mlflow") not in (0, before) and web.answers(f"{line.mlflow}/health"), 90)
 
 
-def test_a_run_that_died_with_its_worker_is_crashed_in_two_minutes_and_goes_on_at_most_twice(line: Line) -> None:
+def test_a_run_whose_process_is_killed_goes_on_once_and_never_as_two_processes(line: Line) -> None:
+    made = line.start_training(200)
+    assert until(line.trains, 120), line.states(made)
+    line.engine(made).kill()
+    at_once = [0]
+
+    def is_over() -> bool:
+        at_once.append(len(line.engines(made)))
+        return bool(line.run(made)["state_type"] in ("COMPLETED", "FAILED"))
+
+    assert until(is_over, 240), line.states(made)
+    assert max(at_once) == 1
+    assert line.run(made)["state_type"] == "COMPLETED"
+    assert line.run(made)["run_count"] == 2
+    states = line.states(made)
+    assert (states.count("Crashed"), states.count("AwaitingRetry")) == (1, 1), states
+
+
+def test_each_death_is_answered_once_however_many_watches_look_and_the_third_never(line: Line) -> None:
+    line.pause_pool(True)
+    deployment = line.ask("/deployments/name/training/local")["id"]
+    made = line.ask(f"/deployments/{deployment}/create_flow_run", {"state": {"type": "RUNNING"}})
+    try:
+        for death in (1, 2, 3):
+            line.set_state(made, "CRASHED", "Crashed")
+            line.say_that_a_start_is_over(made)
+
+            def goes_on(turns: int = min(death, RESUMED)) -> bool:
+                with ThreadPoolExecutor(4) as watches:
+                    rounds = [watches.submit(watch.take_round, f"{line.prefect}/api") for watch in line.watches(4)]
+                for done in rounds:
+                    done.result()
+                return line.states(made).count("AwaitingRetry") == turns
+
+            assert until(goes_on, 30), line.states(made)
+            assert line.run(made)["run_count"] == death
+            assert line.run(made)["state_name"] == ("Crashed" if death > RESUMED else "AwaitingRetry")
+            line.set_state(made, "RUNNING", "Running")
+    finally:
+        line.set_state(made, "CANCELLED", "Cancelled")
+        line.pause_pool(False)
+    assert line.states(made).count("AwaitingRetry") == RESUMED
+
+
+def test_a_silent_run_is_dead_when_no_heartbeat_comes_and_nothing_of_it_is_left_here(line: Line) -> None:
+    api, (watch,) = f"{line.prefect}/api", line.watches(1)
+    silent, heard = (
+        {"id": str(uuid.uuid4()), "name": name, "state": {"timestamp": "2026-01-01T00:00:00Z"}}
+        for name in ("silent", "heard")
+    )
+    assert watch._is_dead(api, silent)
+    marked = {MARK: str(line.project.services), FLOW_RUN: str(silent["id"])}
+    left = subprocess.Popen(["sleep", "600"], env=dict(os.environ) | marked)
+    left.send_signal(signal.SIGSTOP)
+    assert not watch._is_dead(api, silent)
+    assert left.wait(5) == -signal.SIGKILL
+    assert not watch._is_dead(api, silent)  # its worker may have to report that end yet
+    heartbeat = {
+        "id": str(uuid.uuid4()),
+        "occurred": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "event": HEARTBEAT,
+        "resource": {"prefect.resource.id": f"prefect.flow-run.{heard['id']}"},
+    }
+    line.ask("/events", [heartbeat])
+    assert until(lambda: not watch._is_dead(api, heard), 30)
+
+
+def test_a_run_that_died_with_its_worker_is_crashed_in_two_minutes_and_goes_on(line: Line) -> None:
     made = line.start_training(100_000)
     assert until(line.trains, 120), line.states(made)
     died = time.monotonic()
-    for process in (psutil.Process(line.pid("worker")), line.engine()):
+    for process in (psutil.Process(line.pid("worker")), line.engine(made)):
         process.kill()
     assert until(lambda: "Crashed" in line.states(made), 130), line.states(made)
     crashed_s = time.monotonic() - died
-    assert until(lambda: line.run(made)["run_count"] == 2 and line.trains(), 120), line.states(made)
+    assert until(lambda: line.run(made)["run_count"] == 2 and line.trains(), 180), line.states(made)
     print(f"Crashed after {crashed_s:.0f} s, trains again after {time.monotonic() - died:.0f} s")
     assert "train: resumes after epoch" in (line.project.root / "logs" / "worker.log").read_text()
-    for _ in range(2):  # a worker that dies alone takes its runs along at once
-        before = line.run(made)["run_count"]
+    for before in (2, 3):  # a worker that dies alone takes its runs along at once
         os.kill(line.pid("worker"), signal.SIGKILL)
         assert until(lambda count=before: line.states(made).count("Crashed") == count, 130), line.states(made)
-        until(lambda count=before: line.run(made)["run_count"] > count and line.trains(), 90 if before < 3 else 20)
-    assert line.run(made)["run_count"] == 3
-    assert line.run(made)["state_name"] == "Crashed"
+        if before < 3:
+            assert until(lambda: line.run(made)["run_count"] == 3 and line.trains(), 180), line.states(made)
     assert until(lambda: not line.trains(), 30)
+    assert line.engines(made) == []
 
 
 def test_a_verdict_and_a_drift_are_told_and_no_secret_is_written_anywhere(line: Line) -> None:
@@ -275,4 +383,4 @@ def test_a_run_that_down_cut_off_goes_on_after_the_next_up(line: Line) -> None:
     assert until(lambda: line.run(made)["run_count"] == 2, 90), line.states(made)
     with urllib.request.urlopen(f"{line.prefect}/api/health", timeout=10) as reply:
         assert reply.status == 200
-    assert len([item for item in line.ask("/automations/filter", {}) if item["name"].startswith("calotype")]) == 3
+    assert len([item for item in line.ask("/automations/filter", {}) if item["name"].startswith("calotype")]) == 2

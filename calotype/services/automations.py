@@ -1,4 +1,4 @@
-"""What Prefect does by itself for our deployments: a run that died is Crashed and goes on; people hear of trouble.
+"""What Prefect does by itself for our deployments: a run that died is Crashed; people hear of trouble.
 
 Prefect's automations in its own words, made through its API. Each is found again by its name, so that making them
 twice changes nothing; one that a person disabled stays disabled.
@@ -18,9 +18,6 @@ SILENCE_S = 75
 PENDING_S = 100
 """Seconds that the process of a run gets for its start."""
 
-RESUMED = 2
-"""How often a crashed run goes on by itself."""
-
 PREFIX = "calotype: "
 
 ENDED = ["Completed", "Failed", "Cancelled", "Crashed", "Cancelling", "AwaitingRetry"]
@@ -39,7 +36,7 @@ def make(api: str, deployments: Sequence[str], urls: Sequence[str]) -> None:
         Where notifications go, as Apprise writes addresses; none for none.
     """
     block = notification_block(api, urls)
-    wanted = [crash_silent(deployments), crash_unstarted(deployments), resume(deployments)]
+    wanted = [crash_silent(deployments), crash_unstarted(deployments)]
     if block:
         wanted += [notify_of_failures(deployments, block), notify_of_events(deployments, block)]
     there = [item for item in web.ask(f"{api}/automations/filter", {}) if item["name"].startswith(PREFIX)]
@@ -80,27 +77,6 @@ def crash_unstarted(deployments: Sequence[str]) -> dict[str, Any]:
             "within": PENDING_S,
         },
         _set_state("CRASHED", "Crashed", f"Not started within {PENDING_S} seconds: its worker is gone."),
-    )
-
-
-def resume(deployments: Sequence[str]) -> dict[str, Any]:
-    """A Crashed run goes on, at most twice. A run that failed by an exit code of its own is Failed, never Crashed.
-
-    The server counts how often a run has been Running, and puts the count into the event: no loop is possible.
-    """
-    return _automation(
-        "a crashed run goes on",
-        f"At most {RESUMED} times. Training resumes after its last whole epoch, prediction skips what is in the table.",
-        deployments,
-        {
-            "posture": "Reactive",
-            "expect": ["prefect.flow-run.Crashed"],
-            "match": {
-                "prefect.resource.id": "prefect.flow-run.*",
-                "prefect.run-count": [str(count) for count in range(1, RESUMED + 1)],
-            },
-        },
-        _set_state("SCHEDULED", "AwaitingRetry", f"Crashed: goes on by itself, at most {RESUMED} times."),
     )
 
 

@@ -46,6 +46,7 @@ def write(project: Project, status: Status) -> Path:
         "logs": log_links(project),
         "age": status_text.age,
         "next_run": status_text.next_run,
+        "verdict": status_text.verdict(status).capitalize(),
     }
     write_text(path, render("services.html.j2", **shown))
     return path

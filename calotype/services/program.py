@@ -18,7 +18,7 @@ NAME = "SUPERVISOR_PROCESS_NAME"
 
 def main() -> None:
     """End what is left of this program, then become its module, named by the arguments."""
-    Supervisor(Path(os.environ[MARK])).end_leftovers(os.environ[NAME])
+    Supervisor(Path(os.environ[MARK])).end_leftovers(NAME, os.environ[NAME])
     os.execv(sys.executable, [sys.executable, "-P", "-m", *sys.argv[1:]])
 
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from calotype.console import say
 from calotype.services import web
-from calotype.services.automations import RESUMED
+from calotype.services.resumption import RESUMED
 
 UNFINISHED = ["PENDING", "RUNNING", "CANCELLING"]
-
-RECENT = timedelta(days=1)
-"""A run that crashed longer ago, and that nothing let go on, stays as it is."""
 
 
 def settle(api: str) -> None:
@@ -21,12 +16,8 @@ def settle(api: str) -> None:
 
     No worker runs yet, so no run of a deployment can be alive.
     """
-    for run in _runs(api, UNFINISHED):
+    for run in _runs(api):
         _set_state(api, run, *_next(run))
-    # The servers' end may have come between a run's crash and the automation that lets it go on.
-    for run in _runs(api, ["CRASHED"], since=datetime.now(UTC) - RECENT):
-        if 1 <= run["run_count"] <= RESUMED:
-            _set_state(api, run, "SCHEDULED", "AwaitingRetry")
 
 
 def _next(run: dict[str, Any]) -> tuple[str, str]:
@@ -38,10 +29,8 @@ def _next(run: dict[str, Any]) -> tuple[str, str]:
     return "SCHEDULED", "AwaitingRetry"
 
 
-def _runs(api: str, types: Sequence[str], since: datetime | None = None) -> list[dict[str, Any]]:
-    only: dict[str, Any] = {"state": {"type": {"any_": list(types)}}, "deployment_id": {"is_null_": False}}
-    if since:
-        only["end_time"] = {"after_": since.isoformat()}
+def _runs(api: str) -> list[dict[str, Any]]:
+    only = {"state": {"type": {"any_": UNFINISHED}}, "deployment_id": {"is_null_": False}}
     return list(web.ask(f"{api}/flow_runs/filter", {"flow_runs": only}))
 
 

@@ -9,9 +9,12 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
+
+from calotype.databases import PREFECT, without_password
 from calotype.errors import CalotypeError
 from calotype.files import read_json
-from calotype.project import Project
+from calotype.project import PLACES, Project
 from calotype.services import deployments as shipped
 from calotype.services import ports, web
 from calotype.services.supervisor import Program, Supervisor
@@ -25,6 +28,11 @@ HEALTH = {"prefect": "/api/health", "mlflow": "/health"}
 
 VARIABLES = {"prefect": "PREFECT_API_URL", "mlflow": "MLFLOW_TRACKING_URI"}
 """Environment variables that name a server elsewhere."""
+
+GIVEN = PLACES | dict.fromkeys(PREFECT, "SQLite under .prefect/")
+"""Variables that `up` reads, with what holds where it found none."""
+
+ILL = ("FAILED", "CRASHED")
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,7 @@ class Part:
 
 @dataclass(frozen=True)
 class DeploymentState:
-    """A deployment: its next run and its last one; times in UTC, None where there is none."""
+    """A deployment: its next run and its last one, with its page; times in UTC, None where there is none."""
 
     name: str
     entrypoint: str
@@ -66,15 +74,21 @@ class DeploymentState:
     next_run: datetime | None
     last_run: datetime | None
     last_state: str
+    last_url: str
+    is_last_ill: bool
 
 
 @dataclass(frozen=True)
 class Status:
-    """All parts and all deployments; problems are lines that say what is wrong and what to do."""
+    """All parts and all deployments, and lines that say what is wrong and what to do.
+
+    Problems are of what `up` keeps running. Warnings are of all else: a last run that failed, variables not heeded.
+    """
 
     parts: tuple[Part, ...]
     deployments: tuple[DeploymentState, ...]
     problems: tuple[str, ...]
+    warnings: tuple[str, ...]
 
     @property
     def is_well(self) -> bool:
@@ -85,13 +99,14 @@ def read(project: Project) -> Status:
     """Ask every part how it is."""
     programs = Supervisor(project.services).programs()
     if not programs:
-        return Status((), (), ("nothing runs here. Start it with `make up`.",))
+        return Status((), (), ("nothing runs here. Start it with `make up`.",), ())
     addresses = addresses_of(project)
     parts = tuple(_part(name, addresses, programs, addresses.get("prefect", "")) for name in _names(programs))
     prefect = addresses.get("prefect", "")
     found = _deployments(prefect) if _is_well(parts, "prefect") else None
     problems = [_complaint(part) for part in parts if not part.is_well]
-    return Status(parts, tuple(found or ()), (*problems, *_missing(project, found)))
+    warnings = [_ill_run(deployment) for deployment in found or () if deployment.is_last_ill]
+    return Status(parts, tuple(found or ()), (*problems, *_missing(project, found)), (*warnings, *not_heeded(project)))
 
 
 def addresses_of(project: Project) -> dict[str, str]:
@@ -100,6 +115,28 @@ def addresses_of(project: Project) -> dict[str, str]:
         return dict(read_json(project.services / "addresses.json"))
     except (OSError, ValueError):
         return {}
+
+
+def not_heeded(project: Project) -> list[str]:
+    """A line for each variable that is set now and differs from what the servers here were started with."""
+    supervisord = Supervisor(project.services).process()
+    try:
+        started = supervisord.environ() if supervisord else {}
+    except psutil.Error:
+        return []
+    if not started:
+        return []
+    addresses = addresses_of(project)
+    used = {name: started.get(name) or default for name, default in GIVEN.items()}
+    used |= {VARIABLES[server]: address for server, address in addresses.items()}
+    now = {name: os.environ.get(name, "") for name in GIVEN}
+    now |= {VARIABLES[server]: named_elsewhere(server) for server in VARIABLES}
+    return [
+        f"{name} is set, but what runs here uses {without_password(used[name])}. "
+        "`calotype down`, then `calotype up`, heeds it."
+        for name in GIVEN
+        if now[name] and now[name] != used[name]
+    ]
 
 
 def _names(programs: list[Program]) -> list[str]:
@@ -149,6 +186,10 @@ def _complaint(part: Part) -> str:
     )
 
 
+def _ill_run(deployment: DeploymentState) -> str:
+    return f"the last run of {deployment.name} ended {deployment.last_state}. Its log: {deployment.last_url}"
+
+
 def _missing(project: Project, found: list[DeploymentState] | None) -> list[str]:
     if found is None:
         return []
@@ -186,6 +227,8 @@ def _deployment(prefect: str, item: Mapping[str, Any], flows: Mapping[str, str])
         next_run=_time(due.get("next_scheduled_start_time")),
         last_run=_time(last.get("start_time") or last.get("expected_start_time")),
         last_state=last.get("state_name") or "",
+        last_url=f"{prefect}/runs/flow-run/{last['id']}" if last else "",
+        is_last_ill=last.get("state_type") in ILL,
     )
 
 

@@ -9,7 +9,7 @@ from calotype.services.status import DeploymentState, Status
 
 
 def text(status: Status) -> str:
-    """The parts, the deployments and the problems, a line each."""
+    """The parts, the deployments, then what is wrong or that nothing is: a line each."""
     if not status.parts:
         return "\n".join(status.problems)
     parts = [
@@ -30,8 +30,13 @@ def text(status: Status) -> str:
             for item in status.deployments
         ]
         blocks.append(_table(("deployment", "next run", "last run", "at"), runs))
-    blocks.append("\n".join(status.problems) or "all is well")
+    blocks.append("\n".join([*(status.problems or [verdict(status)]), *map("WARNING: {}".format, status.warnings)]))
     return "\n\n".join(blocks)
+
+
+def verdict(status: Status) -> str:
+    """One claim for a status without problems."""
+    return "servers and worker are well" if status.warnings else "all is well"
 
 
 def age(seconds: int) -> str:

@@ -192,13 +192,17 @@ class Supervisor:
                     found.append(process)
         return found
 
-    def end_leftovers(self, name: str) -> None:
-        """End what is left of a program whose first process was killed; the process that asks is spared."""
+    def end_leftovers(self, variable: str, value: str) -> bool:
+        """End what carries this in its environment, the process that asks spared; return whether anything did.
+
+        A program whose first process was killed leaves others, a flow run may stand still.
+        """
         own = os.getpid()
-        left = [process for process in self.marked() if process.pid != own and _named(process, name)]
+        left = [process for process in self.marked() if process.pid != own and _carries(process, variable, value)]
         for process in left:
             _signal(process.kill)
         _until(lambda: not any(_runs(process) for process in left), 5)
+        return bool(left)
 
     def _end_first(self, name: str, patience_s: float) -> None:
         pid = self.pid(name)
@@ -252,9 +256,9 @@ def _end_children(pid: int) -> None:
     _until(lambda: not any(_runs(child) for child in children), RUN_LIMIT_S)
 
 
-def _named(process: psutil.Process, name: str) -> bool:
+def _carries(process: psutil.Process, variable: str, value: str) -> bool:
     try:
-        return process.environ().get("SUPERVISOR_PROCESS_NAME") == name
+        return process.environ().get(variable) == value
     except (psutil.Error, OSError):
         return False
 

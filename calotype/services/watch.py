@@ -1,7 +1,7 @@
 """The program that watches the others: a server that hangs is ended, and supervisord starts it again.
 
 supervisord itself sees only that a process has ended, not that it has stopped to answer. Every round also writes the
-page of addresses.
+page of addresses, and lets flow runs that died go on.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from calotype.console import say
+from calotype.errors import CalotypeError
 from calotype.project import Project
 from calotype.services import page, status
+from calotype.services.resumption import Resumption
 from calotype.services.status import Part
+from calotype.services.supervisor import Supervisor
 
 ROUND_S = 10.0
 MISSES = 3
@@ -51,6 +54,7 @@ def main() -> None:
     """Watch until SIGTERM."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     project, watch = Project.find(), Watch()
+    resumption = Resumption(Supervisor(project.services))
     while True:
         started = time.monotonic()
         found = status.read(project)
@@ -61,6 +65,11 @@ def main() -> None:
             # Killed, for what hangs does not obey; and alone, for a worker's runs are well and go on without it.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(part.pid, signal.SIGKILL)
+        for part in found.parts:
+            if part.name == "prefect" and part.is_well:
+                # One that stops to answer is asked again in the next round.
+                with contextlib.suppress(CalotypeError):
+                    resumption.take_round(f"{part.address}/api")
         time.sleep(max(0.0, ROUND_S - (time.monotonic() - started)))
 
 
