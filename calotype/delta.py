@@ -62,10 +62,12 @@ def open_table(place: Path | str, kind: Kind) -> DeltaTable | None:
     Raises
     ------
     DataError
-        If other files are there.
+        If other files are there, or a file where a folder above it should be.
     CalotypeError
         If the place cannot be reached.
     """
+    if "://" not in str(place):
+        _require_folders(Path(place), kind)
     try:
         with reaching(place, kind):
             return DeltaTable(place, storage_options=object_store.delta_options(place))
@@ -99,7 +101,7 @@ def reaching(place: Path | str, kind: Kind) -> Iterator[None]:
 
 def is_table(place: Path | str) -> bool:
     """Whether a Delta table lies in this very folder."""
-    return "://" not in str(place) and bool(DeltaTable.is_deltatable(str(place)))
+    return Path(place).is_dir() and bool(DeltaTable.is_deltatable(str(place)))
 
 
 def check(place: Path | str, table: DeltaTable, kind: Kind) -> None:
@@ -153,14 +155,28 @@ def batches(
     """Some columns of a table's rows, a row group in memory at a time; none where there is no table."""
     if table is None:
         return
-    dataset = table.to_pyarrow_dataset()
+    dataset = _dataset(table)
     for fragment in dataset.get_fragments():
-        for group in fragment.split_by_row_group():
+        with reaching(table.table_uri.rstrip("/"), kind):
+            groups = fragment.split_by_row_group()
+        for group in groups:
             # Read to its end before any row is given away: a scan that is left halfway waits for threads that wait for
-            # it, because Delta's file system is Python's.
+            # it, where the file system is Python's.
             with reaching(table.table_uri.rstrip("/"), kind):
                 rows = group.to_table(schema=dataset.schema, columns=list(columns), filter=where)
             yield from (batch for batch in rows.to_batches(max_chunksize=ROWS_AT_ONCE) if batch.num_rows)
+
+
+def whole(table: DeltaTable, kind: Kind, where: ds.Expression | None = None) -> pa.Table:
+    """All rows of a small table, or those that fit a condition.
+
+    Raises
+    ------
+    CalotypeError
+        If the place cannot be reached.
+    """
+    with reaching(table.table_uri.rstrip("/"), kind):
+        return _dataset(table).to_table(filter=where)
 
 
 def is_up_to_date(table: DeltaTable, kind: Kind) -> bool:
@@ -259,9 +275,22 @@ def append(table: DeltaTable, kind: Kind, rows: pa.Table | pa.RecordBatchReader,
     return True
 
 
+def _dataset(table: DeltaTable) -> ds.Dataset:
+    return table.to_pyarrow_dataset(filesystem=object_store.arrow_files(table.table_uri))
+
+
 def _fields(kind: Kind) -> list[Field]:
     return list(DeltaSchema.from_arrow(kind.schema).fields)
 
 
+def _require_folders(place: Path, kind: Kind) -> None:
+    """Refuse a file where the table's folder, or one above it, should be; Delta's own message is Rust's."""
+    existing = next(folder for folder in [place, *place.parents] if folder.exists())
+    if not existing.is_dir():
+        raise DataError(
+            f"{existing}: found a file; expected a folder for {kind.title}. Move it away, or set {kind.variable}."
+        )
+
+
 def _holds_something_else(folder: Path) -> bool:
-    return folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / "_delta_log").is_dir())
+    return folder.is_dir() and any(folder.iterdir()) and not (folder / "_delta_log").is_dir()

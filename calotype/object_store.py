@@ -10,9 +10,13 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
-from calotype.errors import CalotypeError
+from calotype.errors import CalotypeError, UsageError
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
 
 CONNECT_S, ANSWER_S = 4, 5
 """Seconds for a connection, and for an answer to a first question: a wrong address is told of within 15 s."""
@@ -27,21 +31,73 @@ def is_s3(place: object) -> bool:
     return str(place).startswith(("s3://", "s3a://"))
 
 
+def address() -> str:
+    """The address of S3 that the environment names, empty where it is Amazon's.
+
+    Raises
+    ------
+    UsageError
+        If it is none.
+    """
+    named = os.environ.get("AWS_ENDPOINT_URL", "")
+    try:
+        parts = urlsplit(named)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_address = False
+    if named and not is_address:
+        raise UsageError(
+            f"AWS_ENDPOINT_URL: found {named!r}; expected an address such as http://minio:9000. "
+            "Correct it, or unset it for Amazon's S3."
+        )
+    return named
+
+
 def delta_options(place: object) -> dict[str, str] | None:
-    """What `deltalake` must be told of S3 beside what it reads from the environment; None for other places."""
+    """What `deltalake` must be told of S3 beside what it reads from the environment; None for other places.
+
+    Raises
+    ------
+    UsageError
+        If the environment's address of S3 is none.
+    """
     if not is_s3(place):
         return None
     return {
         # Else it knows nothing of profiles, as all other libraries do.
         "aws_force_credential_load": "true",
         # Else a server of one's own without TLS is refused, though its address says so itself.
-        "allow_http": str(os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")).lower(),
+        "allow_http": str(address().startswith("http://")).lower(),
         "connect_timeout": f"{CONNECT_S}s",
         # Of one request. A file is sent in parts of 5 MB.
         "timeout": "12s",
         "max_retries": "5",
         "retry_timeout": "10s",
     }
+
+
+def arrow_files(url: str) -> FileSystem | None:
+    """The file system by which Arrow reads below a URL without Python; None where it has none.
+
+    What is written in Python, as Delta's own, is let go of by Arrow's threads a moment after a read has ended. If the
+    interpreter ends in that moment, the process aborts ("terminate called without an active exception").
+
+    Parameters
+    ----------
+    url
+        Of a folder: ``file://`` or ``s3://``.
+    """
+    from pyarrow import fs
+
+    parts = urlsplit(url)
+    if parts.scheme == "file":
+        return fs.SubTreeFileSystem(unquote(parts.path), fs.LocalFileSystem())
+    if not is_s3(url):
+        return None
+    named = urlsplit(address())
+    where = {"scheme": named.scheme, "endpoint_override": named.netloc + named.path} if named.netloc else {}
+    store = fs.S3FileSystem(connect_timeout=CONNECT_S, allow_delayed_open=True, **where)
+    return fs.SubTreeFileSystem(f"{parts.netloc}{unquote(parts.path)}", store)
 
 
 def client(*, attempts: int, answer_s: float) -> Any:
@@ -53,7 +109,13 @@ def client(*, attempts: int, answer_s: float) -> Any:
         How often it asks before it gives up.
     answer_s
         Seconds that it waits each time.
+
+    Raises
+    ------
+    UsageError
+        If the environment's address of S3 is none.
     """
+    address()
     # A third of a second to import.
     import boto3
     from botocore.config import Config
@@ -86,11 +148,13 @@ def reaching(place: str, what: str, variable: str) -> Iterator[None]:
     CalotypeError
         If S3, or the file system that fsspec found, refuses or does not answer.
     """
+    import ftplib
+
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
         yield
-    except (OSError, BotoCoreError, ClientError) as error:
+    except (*ftplib.all_errors, BotoCoreError, ClientError) as error:
         raise unreachable(place, what, variable, error) from error
 
 

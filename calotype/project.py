@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from calotype.databases import without_password
 from calotype.errors import UsageError
+
+ALMOST_URL = re.compile(r"(s3|s3a|gs|gcs|az|abfs|abfss|file|ftp|sftp|https?|hdfs|memory):")
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,11 @@ class Project:
         return self.root / ".cache"
 
     @property
+    def mounts(self) -> Path:
+        """On which mount each inbox of this machine lay when a batch last found files in it."""
+        return self.cache / "mounts.json"
+
+    @property
     def engines(self) -> Path:
         """What `calotype tune` chose on this machine, a file for each bundle."""
         return self.cache / "engines"
@@ -145,9 +153,32 @@ class Project:
         path = Path(path)
         return str(path.relative_to(self.root)) if path.is_relative_to(self.root) else str(path)
 
+    def place(self, named: str, variable: str) -> str:
+        """A folder's absolute path, or a URL as it is.
+
+        Parameters
+        ----------
+        named
+            The folder, from the project's own if it is relative, or the URL.
+        variable
+            What named it, for the message.
+
+        Raises
+        ------
+        UsageError
+            If it begins like a URL and is none.
+        """
+        if "://" in named:
+            return named
+        if ALMOST_URL.match(named):
+            raise UsageError(
+                f"{variable}: found {named!r}; expected a folder's path, or a URL with two slashes such as "
+                "s3://bucket/folder. Correct it."
+            )
+        return str(self.resolve(named))
+
     def _place(self, variable: str) -> str:
-        named = os.environ.get(variable) or PLACES[variable]
-        return named if "://" in named else str(self.resolve(named))
+        return self.place(os.environ.get(variable) or PLACES[variable], variable)
 
 
 PLACES = {

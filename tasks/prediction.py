@@ -22,7 +22,7 @@ SHOWN_EVERY_S = 2.0
 def predict_inbox(inbox: str | None, dry_run: bool) -> BatchSummary:
     """Append answers for the inbox's files to the tables; None is the project's own inbox."""
     project = Project.find()
-    place = str(project.resolve(inbox)) if inbox and "://" not in inbox else inbox
+    place = project.place(inbox, "inbox") if inbox else None
     watch, ended = _progress()
     summary = scheduled.predict_inbox(project, params.load(project.params), inbox=place, dry_run=dry_run, watch=watch)
     ended()

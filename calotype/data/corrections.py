@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import polars as pl
 
-from calotype.data.curation import counted, listed
+from calotype.counted import counted
+from calotype.data.curation import listed
 from calotype.errors import DataError
 from calotype.sources.table import normal_path, read_csv
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 import polars as pl
 
+from calotype.counted import counted
 from calotype.params import IngestParams
 
 PRIORITY = {"test": 0, "val": 1, "train": 2}
@@ -115,13 +116,6 @@ def explain_classes(
         found = f"a single class, {labels[0]!r}" if labels else "no image at all"
         problems.append(f"ingest: the source holds {found}; expected two classes or more, each in a folder of its own.")
     return problems
-
-
-def counted(number: int, noun: str) -> str:
-    """``1 image``, ``2,000 images``, ``3 classes``."""
-    if number == 1:
-        return f"1 {noun}"
-    return f"{number:,} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
 def counts_of(values: list[str]) -> str:

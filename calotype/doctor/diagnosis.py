@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from calotype.counted import counted
 from calotype.doctor import elsewhere, machine, records, repository
 from calotype.doctor.check import Check, problem
 from calotype.errors import CalotypeError
@@ -39,7 +40,8 @@ def text(checks: Sequence[Check]) -> str:
         lines.append(f"{MARKS[check.verdict]:<8} {check.name:<{width}}  {first}")
         lines += [" " * (width + 11) + line for line in [*rest, *([f"→ {check.advice}"] if check.advice else [])]]
     counts = Counter(check.verdict for check in checks)
-    lines.append(f"\n{counts['problem']} problems, {counts['warning']} warnings, {counts['ok']} ok")
+    wrong = ", ".join(counted(counts[verdict], verdict) for verdict in ("problem", "warning"))
+    lines.append(f"\n{wrong}, {counts['ok']} ok")
     return "\n".join(lines)
 
 

@@ -20,6 +20,10 @@ from filelock import FileLock, Timeout
 from calotype import databases, params
 from calotype.doctor.check import Check, ok, problem, warning
 from calotype.errors import CalotypeError
+from calotype.monitoring import windows
+from calotype.predictions import reading
+from calotype.predictions.tables import FILES, PREDICTIONS
+from calotype.production import labels_table
 from calotype.project import Project
 from calotype.releases import ledger
 from calotype.services import status, web
@@ -48,6 +52,7 @@ def checks(project: Project) -> Iterator[Check]:
     yield from training_runs(project)
     if addresses["prefect"] and web.answers(addresses["prefect"] + status.HEALTH["prefect"]):
         yield flow_runs(addresses["prefect"])
+    yield tables(project)
     yield champion(project)
 
 
@@ -176,6 +181,22 @@ def flow_runs(prefect: str) -> Check:
         found = f"Prefect calls {', '.join(silent)} Running, silent for 10 minutes"
         return warning("runs", found, "Delete it, or set its state to Crashed, on its page.")
     return ok("runs", "none that Prefect wrongly calls Running")
+
+
+def tables(project: Project) -> Check:
+    """Whether what lies at the places of the tables of production is ours."""
+    ours = {
+        "predictions": PREDICTIONS,
+        "files": FILES,
+        labels_table.NAME: labels_table.LABELS,
+        windows.NAME: windows.WINDOWS,
+    }
+    try:
+        for name, kind in ours.items():
+            reading.open_checked(project, name, kind)
+    except CalotypeError as error:
+        return problem("tables", str(error), "Until then whatever needs this table fails.")
+    return ok("tables", f"those in {project.relative(project.predictions)} are ours, or yet to be made")
 
 
 def champion(project: Project) -> Check:

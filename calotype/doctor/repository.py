@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 from calotype import params
+from calotype.counted import counted
 from calotype.databases import without_password
 from calotype.doctor.check import Check, ok, problem, warning
 from calotype.errors import CalotypeError
@@ -66,7 +67,7 @@ def git(project: Project) -> Iterator[Check]:
         yield warning("git", "a repository without a commit", "`git add -A`, then `git commit`.")
         return
     changed = len(_git(project, "status", "--porcelain").splitlines())
-    state = f"{changed} changed files, which a training records as a diff" if changed else "nothing changed"
+    state = f"{counted(changed, 'changed file')}, which a training records as a diff" if changed else "nothing changed"
     yield ok("git", f"commit {commit}, {state}")
     if _git(project, "rev-parse", "--is-shallow-repository") == "true":
         yield warning("git", "a shallow clone", "`git fetch --unshallow`: `dvc exp run` and `reproduce` need all.")

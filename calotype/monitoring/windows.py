@@ -197,7 +197,7 @@ def append(view: View, windows: Sequence[Window]) -> bool:
 
 
 def _view(table: DeltaTable) -> View:
-    rows = table.to_pyarrow_table().to_pylist()
+    rows = delta.whole(table, WINDOWS).to_pylist()
     return View(table, tuple(sorted(map(_window, rows), key=lambda window: (window.window_end, window.judged_at))))
 
 

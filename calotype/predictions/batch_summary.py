@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from calotype.predictions.prediction import counted_files
+from calotype.counted import counted
 
 
 @dataclass(frozen=True)
@@ -109,10 +109,11 @@ class BatchSummary:
         return lines + ([f"the least confident answers, as pictures: {self.page}"] if self.page else [])
 
     def _first_line(self) -> str:
-        head = f"{self.inbox}: {counted_files(self.files)}, {self.new:,} {'looked at again' if self.rescore else 'new'}"
+        new = "looked at again" if self.rescore else "new"
+        head = f"{self.inbox}: {counted(self.files, 'file')}, {self.new:,} {new}"
         if not self.new:
             return f"{head}{f' ({self.note})' if self.note else ''}: nothing to predict"
         by = f"{self.counts} by {self.model_name} version {self.model_version}"
         if self.dry_run:
             return f"{head}: {by}; dry run, nothing is written to {self.table}"
-        return f"{head}: {by} → {self.table}, {self.appended:,} rows as batch {self.batch_id}"
+        return f"{head}: {by} → {self.table}, {counted(self.appended, 'row')} as batch {self.batch_id}"

@@ -43,13 +43,14 @@ def show(
     label: Annotated[str | None, typer.Option(help="The answer")] = None,
     below: Annotated[float | None, typer.Option(help="Confidences below this, the least confident first")] = None,
     abstained: Annotated[bool, typer.Option("--abstained", help="Only answers that the model withholds")] = False,
-    rejected: Annotated[bool, typer.Option("--rejected", help="Only files that could not be read, and why")] = False,
+    rejected: Annotated[bool, typer.Option("--rejected", help="Only files that cannot be read, and why")] = False,
     batch: Annotated[str | None, typer.Option(help="The batch that saw the file, or that answered")] = None,
     role: Role = "champion",
     limit: Annotated[int, typer.Option(min=1, help="Rows at most")] = 20,
 ) -> None:
     """Show files with their answers, the newest first"""
     from calotype import text_tables
+    from calotype.counted import counted
     from calotype.predictions import listing
 
     wanted = listing.Wanted(path, image_id, label, below, abstained, rejected, batch, role, limit)
@@ -62,8 +63,8 @@ def show(
         typer.echo("no file fits; name fewer conditions")
         return
     header = ("seen (UTC)", "path", "image_id", "label", "confidence", "version", "batch")
-    of = f"{len(rows):,} of {count:,}" if count > len(rows) else f"{count:,}"
-    text_tables.show(f"{of} files", header, [_row(row) for row in rows])
+    of = f"{len(rows):,} of " if count > len(rows) else ""
+    text_tables.show(f"{of}{counted(count, 'file')}", header, [_row(row) for row in rows])
 
 
 @app.command()
@@ -72,11 +73,12 @@ def export(
     role: Role = "champion",
 ) -> None:
     """Write one row for each file version with its answer"""
+    from calotype.counted import counted
     from calotype.predictions import export as exporting
 
     tables = _tables()
     count = exporting.export(tables, to, role)
-    typer.echo(f"{count:,} rows → {to}")
+    typer.echo(f"{counted(count, 'row')} → {to}")
 
 
 def _tables() -> Tables:
@@ -112,13 +114,13 @@ def _row(row: dict[str, Any]) -> tuple[str, ...]:
 
 def _show_summary(found: Summary) -> None:
     from calotype import text_tables
+    from calotype.counted import counted
 
     rejected = ", ".join(f"{count:,} {code}" for code, count in found.rejected.items())
     mean = "" if found.mean_confidence is None else f", mean confidence {found.mean_confidence:.3f}"
-    typer.echo(f"{found.contents:,} images answered, {found.abstained:,} of them withheld (abstained){mean}")
-    typer.echo(
-        f"{found.files:,} file versions seen, {sum(found.rejected.values()):,} rejected ({rejected or 'none'})\n"
-    )
+    typer.echo(f"{counted(found.contents, 'image')} answered, {found.abstained:,} of them withheld (abstained){mean}")
+    seen = counted(found.files, "file version")
+    typer.echo(f"{seen} seen, {sum(found.rejected.values()):,} rejected ({rejected or 'none'})\n")
     text_tables.show(
         "By version and role",
         ("model", "role", "answers", "mean confidence", "abstained", "first (UTC)", "last (UTC)"),
@@ -146,9 +148,9 @@ def _show_summary(found: Summary) -> None:
     )
     text_tables.show(
         "\nLast batches",
-        ("when (UTC)", "batch", "files", "predicted", "rejected"),
+        ("when (UTC)", "batch", "files", "rejected", "answers"),
         [
-            (f"{one.when:%Y-%m-%d %H:%M}", one.batch_id, f"{one.files:,}", f"{one.predicted:,}", f"{one.rejected:,}")
+            (f"{one.when:%Y-%m-%d %H:%M}", one.batch_id, f"{one.files:,}", f"{one.rejected:,}", f"{one.answers:,}")
             for one in found.batches
         ],
     )

@@ -204,6 +204,14 @@ def open_place(url: str, named: str) -> Place | None:
     return None
 
 
+def mount_of(folder: Path) -> Path:
+    """The mount that a folder lies on: the folder itself, or the nearest above it, links followed."""
+    folder = folder.resolve()
+    while not folder.is_mount():
+        folder = folder.parent
+    return folder
+
+
 def _looked_at(waiting: Waiting) -> Waiting:
     """The file with its size and times; without them where there are none, as for a folder or a link to nothing."""
     if waiting.file is None:

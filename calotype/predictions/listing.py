@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
+import pyarrow.dataset as ds
 
+from calotype.delta import batches
 from calotype.errors import UsageError
-from calotype.predictions.prediction_rows import REJECTED
+from calotype.predictions.prediction_rows import PREDICTED, REJECTED
 from calotype.predictions.reading import ANSWER_BATCH, Tables, joined
-from calotype.predictions.tables import CHAMPION, SHADOW
+from calotype.predictions.tables import CHAMPION, FILES, SHADOW
 
 ANSWER = ("role", "label", "confidence", "abstained", "model_version", ANSWER_BATCH)
 
@@ -33,7 +35,7 @@ class Wanted:
     abstained
         Only answers that are withheld.
     rejected
-        Only files that could not be read.
+        Only files that could not be read when they were last seen: what was mended since has a later version.
     batch
         The batch that saw the file, or that answered.
     role
@@ -72,13 +74,29 @@ def find(tables: Tables, wanted: Wanted) -> tuple[list[dict[str, Any]], int]:
     """
     check_role(wanted.role)
     where = pl.all_horizontal(pl.lit(True), *_conditions(wanted))
+    unreadable = _unreadable(tables) if wanted.rejected else None
     best: pl.DataFrame | None = None
     count = 0
     for batch in joined(tables, ANSWER, wanted.role):
         rows = pl.DataFrame(batch).filter(where)
+        if unreadable is not None:
+            rows = rows.join(unreadable, on=["path", "seen_at"], how="semi")
         count += rows.height
         best = _first(rows if best is None else pl.concat([best, rows]), wanted)
     return ([] if best is None else best.to_dicts()), count
+
+
+def _unreadable(tables: Tables) -> pl.DataFrame:
+    """Paths whose last version was rejected, with its moment; memory grows with what was ever rejected."""
+    columns = ["path", "seen_at"]
+    found = [pl.DataFrame(batch) for batch in batches(tables.files, FILES, columns, ds.field("status") == REJECTED)]
+    if not found:
+        return pl.DataFrame(schema={"path": pl.String, "seen_at": pl.Datetime("us", "UTC")})
+    last = pl.concat(found).group_by("path").agg(pl.col("seen_at").max())
+    for batch in batches(tables.files, FILES, columns, ds.field("status") == PREDICTED):
+        since = pl.DataFrame(batch).rename({"seen_at": "mended_at"}).join(last, on="path")
+        last = last.join(since.filter(pl.col("mended_at") > pl.col("seen_at")), on="path", how="anti")
+    return last
 
 
 def _first(rows: pl.DataFrame, wanted: Wanted) -> pl.DataFrame:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from calotype.console import track
+from calotype.counted import counted
 from calotype.errors import DataError
 from calotype.params import Params
 from calotype.predictions import answering, incoming, output
@@ -35,9 +36,8 @@ class PredictionSummary:
 
     def summary(self) -> str:
         """One line for a person."""
-        return (
-            f"{counted_files(self.files)}: {self.counts} by {self.model_name} version {self.model_version} → {self.to}"
-        )
+        by = f"{self.model_name} version {self.model_version}"
+        return f"{counted(self.files, 'file')}: {self.counts} by {by} → {self.to}"
 
 
 def predict_to_file(
@@ -89,7 +89,3 @@ def _rows(waiting: Iterable[Waiting], who: Answering, max_megapixels: float, tal
     for rows in in_order(waiting, work, batch_size=who.batch_size, workers=who.workers):
         tally.add(rows, rows["reason"])
         yield rows
-
-
-def counted_files(count: int) -> str:
-    return f"{count:,} file" if count == 1 else f"{count:,} files"

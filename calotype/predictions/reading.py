@@ -19,6 +19,7 @@ from deltalake import DeltaTable
 
 from calotype import delta
 from calotype.delta import Kind, batches
+from calotype.errors import DataError
 from calotype.predictions.tables import CHAMPION, FILES, PREDICTIONS
 from calotype.project import Project
 
@@ -58,8 +59,25 @@ def open_tables(project: Project) -> Tables:
 
 def open_checked(project: Project, name: str, kind: Kind) -> DeltaTable | None:
     """Open one table of production, or None where there is none yet; raises as `open_tables`."""
+    refuse_older_table(project)
     place = project.table(name)
     return delta.open_checked(place, kind, project.relative(place))
+
+
+def refuse_older_table(project: Project) -> None:
+    """Earlier versions kept one table, of predictions by file, where both tables' folder is now.
+
+    Raises
+    ------
+    DataError
+        If it is there.
+    """
+    if delta.is_table(project.predictions):
+        raise DataError(
+            f"{project.relative(project.predictions)}: found the one table that calotype 0.1 kept there; expected a "
+            "folder for the tables `predictions` and `files`. Move it away, or set CALOTYPE_PREDICT_OUTPUT; what the "
+            "inbox still holds is then predicted anew."
+        )
 
 
 def shares(table: DeltaTable | None, kind: Kind, columns: Sequence[str]) -> list[ds.Expression]:

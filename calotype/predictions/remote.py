@@ -22,6 +22,7 @@ OF_THE_OBJECT = ("InvalidObjectState",)
 row for each object that met them would be wrong for good."""
 
 READ_ATTEMPTS, READ_S = 5, 20.0
+VARIABLE = "CALOTYPE_PREDICT_INBOX"
 PLACES = "a folder, s3://bucket/folder, or a URL of fsspec whose package is installed"
 
 
@@ -95,7 +96,7 @@ class RemoteFolder:
         return data
 
     def _reaching(self) -> AbstractContextManager[None]:
-        return object_store.reaching(self.url, "the inbox", "CALOTYPE_PREDICT_INBOX")
+        return object_store.reaching(self.url, "the inbox", VARIABLE)
 
     def _waiting(self, entry: Entry) -> Waiting:
         file = f"{self.url}/{entry.path}"
@@ -152,9 +153,11 @@ class _FileSystem:
         import fsspec
 
         try:
-            self._files, self._root = fsspec.core.url_to_fs(url)
+            # Some connect at once.
+            with object_store.reaching(url, "the inbox", VARIABLE):
+                self._files, self._root = fsspec.core.url_to_fs(url)
         except (ValueError, ImportError) as error:
-            raise UsageError(f"{url}: {error}. Expected {PLACES}; set CALOTYPE_PREDICT_INBOX to one.") from error
+            raise UsageError(f"{url}: {error}. Expected {PLACES}; set {VARIABLE} to one.") from error
 
     def entries(self) -> Iterator[Entry]:
         self._files.invalidate_cache()

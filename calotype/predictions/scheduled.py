@@ -18,16 +18,18 @@ from tempfile import TemporaryDirectory
 
 from calotype import delta, exactly_once
 from calotype.console import say, track
+from calotype.counted import counted
 from calotype.errors import CalotypeError, DataError
 from calotype.exactly_once import Appended, Snapshot
+from calotype.files import read_json, write_json
 from calotype.known import NONE, Known
 from calotype.params import Params
-from calotype.predictions import answering
+from calotype.predictions import answering, reading
 from calotype.predictions.answering import Answering, Means, Tally
 from calotype.predictions.batch_summary import BatchSummary, Shadow
-from calotype.predictions.inbox import Inbox, open_place
+from calotype.predictions.inbox import Inbox, mount_of, open_place
 from calotype.predictions.inbox_rows import Answerer, Rows, rows_of
-from calotype.predictions.incoming import Waiting
+from calotype.predictions.incoming import UNLISTED, Waiting
 from calotype.predictions.preparing import Form, in_order, prepare
 from calotype.predictions.spool import Spool
 from calotype.predictions.tables import BY_CONTENT, BY_CONTENT_AND_VERSION, BY_FILE, CHAMPION, PREDICTIONS, SHADOW
@@ -67,7 +69,8 @@ def predict_inbox(
     Raises
     ------
     DataError
-        If the place of a table holds something else, or an inbox that held files is not there any more.
+        If the place of a table holds something else, or an inbox that held files is not there any more: the folder,
+        or the disk that was mounted there.
     UsageError
         If there is no champion.
     CalotypeError
@@ -82,13 +85,17 @@ def predict_inbox(
         dry_run=dry_run,
         rescore=rescore,
     )
-    _refuse_older_table(project)
+    reading.refuse_older_table(project)
     seen = exactly_once.read(project.table("files"), BY_FILE)
     place = open_place(url, batch.inbox)
     if place is None:
         return replace(batch, note=_absent(batch.inbox, seen))
     files = Inbox(place, params.predict.settle_s)
-    total = sum(1 for _ in place)
+    total = sum(1 for one in place if not one.problem.startswith(UNLISTED))
+    if not total:
+        batch = replace(batch, note=_empty(project, url, batch.inbox, seen))
+    elif not dry_run:
+        _note_mount(project, url)
     return _Batch(project, params, batch, files, total).run(NONE if rescore else seen.keys, watch)
 
 
@@ -106,8 +113,7 @@ class _Batch:
         waiting = self.files.new(seen, lambda done: watch(done, self.total) if watch else None)
         first = next(waiting, None)
         if first is None:
-            note = "" if self.files.files else "no files"
-            return self._ended(replace(self.summary, note=note))
+            return self._ended(self.summary)
         champion = answering.champion(self.project, self.params)
         answerers = self._answerers(champion)
         project = self.project
@@ -199,7 +205,7 @@ class _Batch:
         )
         if "." in summary.unlisted:
             raise CalotypeError(
-                f"{summary.inbox}: the inbox went during the batch; {summary.new:,} files were read and are in the "
+                f"{summary.inbox}: the inbox went during the batch; {counted(summary.new, 'file')} read, now in the "
                 "tables. Bring it back; the next batch takes the rest."
             )
         if summary.predicted and not summary.dry_run:
@@ -222,10 +228,39 @@ class _Answered:
 def _absent(inbox: str, seen: Snapshot) -> str:
     if not len(seen.keys):
         return "no such folder"
-    last = f"{seen.last:%Y-%m-%d %H:%M} UTC" if seen.last else "an earlier night"
     raise DataError(
-        f"{inbox}: no such folder; it held files on {last}. Mount it or bring it back, or set CALOTYPE_PREDICT_INBOX."
+        f"{inbox}: no such folder; it held files on {_last(seen)}. Mount it or bring it back, or set "
+        "CALOTYPE_PREDICT_INBOX."
     )
+
+
+def _empty(project: Project, url: str, inbox: str, seen: Snapshot) -> str:
+    """Tell an inbox that was emptied, which is a note, from a disk that is not mounted, whose folder stays behind."""
+    if not len(seen.keys):
+        return "no files"
+    before = _mounts(project).get(url)
+    if before is not None and before != str(now := mount_of(Path(url))):
+        raise DataError(
+            f"{inbox}: empty, and on {now} now; it held files on {_last(seen)} and was on {before}. Mount that again, "
+            f"or set CALOTYPE_PREDICT_INBOX; if the inbox moved for good, remove {project.relative(project.mounts)}."
+        )
+    return f"empty; the last new files were seen on {_last(seen)}"
+
+
+def _note_mount(project: Project, url: str) -> None:
+    """Remember the mount on which a folder holds files."""
+    mounts = _mounts(project)
+    if "://" not in url and mounts.get(url) != (mount := str(mount_of(Path(url)))):
+        project.cache.mkdir(parents=True, exist_ok=True)
+        write_json(project.mounts, mounts | {url: mount})
+
+
+def _mounts(project: Project) -> dict[str, str]:
+    return read_json(project.mounts) if project.mounts.exists() else {}
+
+
+def _last(seen: Snapshot) -> str:
+    return f"{seen.last:%Y-%m-%d %H:%M} UTC" if seen.last else "an earlier night"
 
 
 def _left_behind(project: Project, version: int) -> int:
@@ -241,13 +276,3 @@ def _left_behind(project: Project, version: int) -> int:
     for batch in delta.batches(table, PREDICTIONS, ["image_id"], by_version):
         ids.difference_update(batch["image_id"].to_pylist())
     return len(ids)
-
-
-def _refuse_older_table(project: Project) -> None:
-    """Earlier versions kept one table, of predictions by file, where both tables' folder is now."""
-    if delta.is_table(project.predictions):
-        raise DataError(
-            f"{project.relative(project.predictions)}: found the one table that calotype 0.1 kept there; expected a "
-            "folder for the tables `predictions` and `files`. Move it away, or set CALOTYPE_PREDICT_OUTPUT; what the "
-            "inbox still holds is then predicted anew."
-        )

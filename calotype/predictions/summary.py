@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
@@ -14,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from calotype.delta import batches
-from calotype.predictions.prediction_rows import REJECTED
+from calotype.predictions.prediction_rows import PREDICTED, REJECTED
 from calotype.predictions.reading import Tables, holding, shares
 from calotype.predictions.tables import CHAMPION, FILES, PREDICTIONS
 
@@ -50,12 +51,12 @@ class ClassCount:
 
 @dataclass(frozen=True)
 class BatchCount:
-    """Files that one batch saw for the first time, or saw changed."""
+    """Files that one batch saw for the first time, or saw changed, and answers that it gave: rows of each table."""
 
     batch_id: str
     files: int
-    predicted: int
     rejected: int
+    answers: int
     when: datetime
 
 
@@ -136,7 +137,7 @@ def summarize(tables: Tables) -> Summary:
         rejected=rejected,
         models=_models(tally),
         classes=_classes(tally, contents),
-        batches=_last_batches(tables),
+        batches=_counted_batches(tables),
     )
 
 
@@ -178,30 +179,47 @@ def _files(tables: Tables) -> tuple[int, dict[str, int]]:
     return (0 if tables.files is None else int(tables.files.count())), dict(rejected.most_common())
 
 
-def _last_batches(tables: Tables) -> tuple[BatchCount, ...]:
-    """Count the batches that come last; whichever those are is known after all rows have passed once."""
-    last = _latest(batches(tables.files, FILES, ["batch_id", "seen_at"]))
-    counts: dict[str, Counter[str]] = {name: Counter() for name in last}
-    for batch in batches(tables.files, FILES, ["batch_id", "status"], ds.field("batch_id").isin(list(last))):
-        for row in pl.DataFrame(batch).group_by("batch_id", "status").len().iter_rows():
-            counts[row[0]][row[1]] += row[2]
-    return tuple(
-        BatchCount(name, of.total(), of.total() - of[REJECTED], of[REJECTED], last[name]) for name, of in counts.items()
-    )
+def last_batches(tables: Tables) -> dict[str, datetime]:
+    """The last batches with the moment of their last row, newest first.
 
-
-def _latest(rows: Iterable[Any]) -> dict[str, datetime]:
-    """The last batches by the moment of their last file, newest first.
-
-    Once a row of one of them has passed, fewer than so many others can come after it: the rest may be forgotten.
+    A batch may have rows in one table alone: of answers where it asked a new champion again, of files where all
+    contents were answered before. Once a row of one of them has passed, fewer than so many others can come after it:
+    the rest may be forgotten.
     """
+    rows = itertools.chain(
+        batches(tables.files, FILES, ["batch_id", "seen_at"]),
+        batches(tables.predictions, PREDICTIONS, ["batch_id", "predicted_at"]),
+    )
     last: dict[str, datetime] = {}
     for batch in rows:
-        for name, when in pl.DataFrame(batch).group_by("batch_id").agg(pl.col("seen_at").max()).iter_rows():
+        for name, when in pl.DataFrame(batch).group_by("batch_id").agg(pl.all().max()).iter_rows():
             last[name] = max(last.get(name, when), when)
         if len(last) > MANY_BATCHES:
             last = _newest(last)
     return _newest(last)
+
+
+def _counted_batches(tables: Tables) -> tuple[BatchCount, ...]:
+    """Count the batches that come last; whichever those are is known after all rows have passed once."""
+    last = last_batches(tables)
+    is_last = ds.field("batch_id").isin(list(last))
+    files: Counter[tuple[str, str]] = Counter()
+    for batch in batches(tables.files, FILES, ["batch_id", "status"], is_last):
+        files.update(dict(_sizes(batch, "batch_id", "status")))
+    answers: Counter[tuple[str]] = Counter()
+    for batch in batches(tables.predictions, PREDICTIONS, ["batch_id"], is_last):
+        answers.update(dict(_sizes(batch, "batch_id")))
+    return tuple(
+        BatchCount(
+            name, files[name, PREDICTED] + files[name, REJECTED], files[name, REJECTED], answers[(name,)], last[name]
+        )
+        for name in last
+    )
+
+
+def _sizes(batch: pa.RecordBatch, *columns: str) -> Iterator[tuple[Any, int]]:
+    for *key, count in pl.DataFrame(batch).group_by(columns).len().iter_rows():
+        yield tuple(key), count
 
 
 def _newest(last: dict[str, datetime]) -> dict[str, datetime]:

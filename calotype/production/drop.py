@@ -19,8 +19,8 @@ from pathlib import Path, PurePosixPath
 import polars as pl
 import pyarrow.dataset as ds
 
+from calotype.counted import counted
 from calotype.data import dataset
-from calotype.data.curation import counted
 from calotype.delta import batches
 from calotype.errors import DataError, UsageError
 from calotype.params import Params

@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow.dataset as ds
 
-from calotype.data.curation import counted
+from calotype.counted import counted
 from calotype.delta import batches
 from calotype.errors import DataError
 from calotype.learning import bundle
@@ -110,7 +110,7 @@ def add(project: Project, params: Params, file: Path, *, correct: bool = False, 
 
     labels_table.append(project, plan, str(file))
     notes = [*problems, *_notes(found), *([note] if note else [])]
-    if not (found.new or found.known or found.older):
+    if not (found.new or found.known):
         raise DataError("\n".join(f"{file}: {line}" for line in notes))
     standing = [*found.new, *found.known]
     return Added(

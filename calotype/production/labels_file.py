@@ -13,6 +13,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
+from calotype.counted import counted
 from calotype.errors import DataError
 from calotype.sources.contract import Unreadable
 from calotype.sources.table import MAX_TABLE_BYTES, PARQUET, normal_path, read_csv
@@ -128,7 +129,7 @@ def counted_rows(rows: Sequence[Row], column: str = "") -> str:
     """``3 rows (2: 'x', 5: 'y', 9: 'z')``, or one row."""
     shown = [f"{row.number}: {getattr(row, column)!r}" if column else str(row.number) for row in rows[:SHOWN]]
     names = ", ".join([*shown, *(["…"] if len(rows) > SHOWN else [])])
-    return f"{len(rows):,} {'row' if len(rows) == 1 else 'rows'} ({names})"
+    return f"{counted(len(rows), 'row')} ({names})"
 
 
 def _sift(

@@ -102,8 +102,7 @@ def append(project: Project, plan: Plan, source: str) -> None:
 def _rows(table: DeltaTable | None) -> pl.DataFrame:
     if table is None:
         return pl.DataFrame(LABELS.schema.empty_table())
-    with delta.reaching(table.table_uri.rstrip("/"), LABELS):
-        return pl.DataFrame(table.to_pyarrow_table()).sort("labelled_on", "added_at")
+    return pl.DataFrame(delta.whole(table, LABELS)).sort("labelled_on", "added_at")
 
 
 def _held(rows: pl.DataFrame) -> dict[str, Held]:

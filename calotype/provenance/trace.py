@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from calotype import delta
+from calotype.counted import counted
 from calotype.data import dataset
 from calotype.data.splitting import read_splits
 from calotype.errors import DataError, UsageError
 from calotype.files import sha256_of
 from calotype.params import Params
-from calotype.predictions.prediction_rows import PREDICTED
-from calotype.predictions.reading import open_checked
+from calotype.predictions.prediction_rows import PREDICTED, REJECTED
+from calotype.predictions.reading import open_checked, open_tables
+from calotype.predictions.summary import last_batches
 from calotype.predictions.tables import FILES, PREDICTIONS
 from calotype.project import Project
 from calotype.provenance.chain import Chain, Follower
@@ -143,14 +145,13 @@ def _of_run(project: Project, run_id: str, images: bool) -> Trace:
 
 
 def _of_batch(project: Project, batch_id: str, images: bool) -> Trace:
-    files = _require_files(project, batch_id)
-    answers = _answers(project, batch_id=batch_id)
+    files, answers = _require_batch(project, batch_id)
     batch = {
         "batch_id": batch_id,
         "files": len(files),
-        "predicted": sum(file["status"] == PREDICTED for file in files),
+        "rejected": sum(file["status"] == REJECTED for file in files),
         "answers": len(answers),
-        "predicted_at": _moment(files[0]["seen_at"]),
+        "predicted_at": _moment(files[0]["seen_at"] if files else answers[0]["predicted_at"]),
     }
     _, chains = _chains(project, answers, images)
     return Trace("batch", batch_id, (), batch, None, chains)
@@ -159,14 +160,17 @@ def _of_batch(project: Project, batch_id: str, images: bool) -> Trace:
 def _of_row(project: Project, batch_id: str, path: str, images: bool) -> Trace:
     named = path if "://" in path else str(Path(path).absolute())
     below = named.removeprefix(f"{project.inbox.rstrip('/')}/")
-    files = _require_files(project, batch_id)
+    files, answers = _require_batch(project, batch_id)
     # The same path twice in a batch: its file changed in between. The last stands.
     chosen = [file for file in files if file["path"] in (path, below)][-1:]
-    if not chosen:
+    # A batch that asked a new champion again has answers to files that an earlier one saw.
+    rows = _rows_of_files(project, chosen) if chosen else [row for row in answers if row["path"] in (path, below)]
+    if not rows:
+        paths = [row["path"] for row in files or answers]
         raise UsageError(
-            f"{path}: no file of batch {batch_id} has this path, of {len(files):,} files such as {files[0]['path']!r}."
+            f"{path}: no file of batch {batch_id} has this path, of {counted(len(paths), 'file')} such as {paths[0]!r}."
         )
-    shown, chains = _chains(project, _rows_of_files(project, chosen), images)
+    shown, chains = _chains(project, rows, images)
     return Trace("prediction", path, shown, None, None, chains)
 
 
@@ -245,11 +249,12 @@ def _rows(
     return [row for batch in found for row in batch.to_pylist()]
 
 
-def _require_files(project: Project, batch_id: str) -> list[dict[str, Any]]:
-    files = _files(project, batch_id=batch_id)
-    if not files:
+def _require_batch(project: Project, batch_id: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The files that a batch saw and the answers that it gave; there is one or the other."""
+    files, answers = _files(project, batch_id=batch_id), _answers(project, batch_id=batch_id)
+    if not files and not answers:
         raise UsageError(_unknown(project, batch_id))
-    return files
+    return files, answers
 
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -261,9 +266,8 @@ def _moment(moment: datetime) -> str:
 
 
 def _unknown(project: Project, what: str) -> str:
-    scanned = delta.batches(open_checked(project, "files", FILES), FILES, ["batch_id"])
-    ids = {name for batch in scanned for name in batch["batch_id"].unique().to_pylist()}
-    known = f"its last batches: {', '.join(sorted(ids)[-3:])}" if ids else "it holds no batches"
+    last = list(last_batches(open_tables(project)))[:3]
+    known = f"its last batches: {', '.join(reversed(last))}" if last else "it holds no batches"
     return (
         f"{what}: no file, no version, no MLflow run, and no batch of {project.relative(project.predictions)} has this "
         f"name ({known}). Give one of them."

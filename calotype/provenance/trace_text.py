@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from calotype.counted import counted
 from calotype.predictions.tables import SHADOW
 from calotype.provenance.chain import PLACES, Chain
 
@@ -56,9 +57,8 @@ def _nodes(trace: Trace) -> Iterator[Node]:
 
 def _heading(trace: Trace) -> str:
     if trace.batch is not None:
-        counts = (
-            f"{trace.batch['files']:,} files, {trace.batch['predicted']:,} predicted, {trace.batch['answers']:,} rows"
-        )
+        files, answers = counted(trace.batch["files"], "file"), counted(trace.batch["answers"], "answer")
+        counts = f"{files} ({trace.batch['rejected']:,} rejected), {answers}"
         return f"batch {trace.batch['batch_id']}: {counts}, {trace.batch['predicted_at']}"
     return f"{trace.kind} {trace.what}"
 
@@ -157,7 +157,7 @@ def _parameters(value: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _flow_run(value: Mapping[str, Any]) -> Iterator[str]:
-    yield f"Prefect flow run {value['name']} ({value['id']})"
+    yield f"Prefect flow run of its training: {value['name']} ({value['id']})"
 
 
 _WORDS = {
@@ -173,7 +173,7 @@ _WORDS = {
 _ABSENT = {
     "version": "no version: never registered",
     "promotion": "never promoted",
-    "flow_run": "no Prefect flow run: started by hand",
+    "flow_run": "no Prefect flow run: its training was started by hand",
 }
 
 

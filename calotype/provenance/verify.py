@@ -9,8 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from calotype.console import track
+from calotype.counted import counted
 from calotype.data import dataset
-from calotype.data.curation import counted
 from calotype.errors import DataError
 from calotype.files import read_json, sha256_of
 from calotype.params import Params
@@ -94,7 +94,7 @@ def _dataset(project: Project, is_expected: bool, checked: list[str]) -> Iterato
     for path in sorted(folder.iterdir()):
         if path.name not in digests and path.name != dataset.DIGESTS:
             yield f"{name}/{path.name}: is not listed in {dataset.DIGESTS}: ingest did not write it. Move it away."
-    checked.append(f"{name}: {len(digests):,} files")
+    checked.append(f"{name}: {counted(len(digests), 'file')}")
 
 
 def _model(project: Project, is_expected: bool, checked: list[str]) -> Iterator[str]:

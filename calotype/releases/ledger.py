@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from calotype import delta
@@ -149,7 +150,7 @@ def read(place: str, model: str) -> View:
         If the place cannot be reached.
     """
     table = delta.open_checked(place, KIND)
-    return View(model) if table is None else _view(table, place, model)
+    return View(model) if table is None else _view(table, model)
 
 
 def commit(place: str, model: str, who: str, propose: Callable[[View], Draft | None]) -> Entry | None:
@@ -174,7 +175,7 @@ def commit(place: str, model: str, who: str, propose: Callable[[View], Draft | N
     draft: Draft | None = None
     judged: View | None = None
     for attempt in range(ATTEMPTS):
-        view = _view(_writable(place), place, model)
+        view = _view(_writable(place), model)
         if judged is None or judged.head != view.head:
             draft, judged = propose(view), view
         if draft is None:
@@ -217,9 +218,8 @@ def _append(view: View, draft: Draft, who: str) -> Entry | None:
     return entry if is_first else None
 
 
-def _view(table: DeltaTable, place: str, model: str) -> View:
-    with delta.reaching(place, KIND):
-        rows = table.to_pyarrow_table(filters=[("model", "=", model)]).to_pylist()
+def _view(table: DeltaTable, model: str) -> View:
+    rows = delta.whole(table, KIND, pc.field("model") == model).to_pylist()
     entries = sorted((Entry(**row) for row in rows), key=lambda entry: entry.sequence)
     return View(model, tuple(entries), table)
 

@@ -16,9 +16,9 @@ import polars as pl
 
 from calotype import machine
 from calotype.console import say
+from calotype.counted import counted
 from calotype.data import arrivals, corrections, curation, dataset, fingerprint, schemas, shards
 from calotype.data.corrections import Corrections
-from calotype.data.curation import counted
 from calotype.data.intake import Intake, Known, take_in
 from calotype.data.tables import write_table
 from calotype.errors import CalotypeError, DataError

@@ -7,8 +7,8 @@ from pathlib import Path
 import polars as pl
 
 from calotype.console import say
+from calotype.counted import counted
 from calotype.data import dataset, splitting
-from calotype.data.curation import counted
 from calotype.data.schemas import validate
 from calotype.data.tables import write_table
 from calotype.errors import DataError

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import multiprocessing
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from pyarrow.fs import LocalFileSystem, S3FileSystem, SubTreeFileSystem
 
-from calotype import delta
+from calotype import delta, object_store
 from calotype.delta import Kind
-from calotype.errors import CalotypeError
+from calotype.errors import CalotypeError, UsageError
 from tests.real_servers import S3Server, s3_server
 
 pytestmark = pytest.mark.slow
@@ -169,3 +172,50 @@ def test_the_log_on_s3_is_plain_delta(s3: S3Server) -> None:
     assert {"appId": "tests", "version": 1} in [
         {name: action["txn"][name] for name in ("appId", "version")} for action in actions if "txn" in action
     ]
+
+
+ENDS = """
+import os, sys
+import pyarrow as pa, pyarrow.dataset, deltalake.fs
+from calotype import delta
+from tests.calotype.test_delta import KIND
+died = 0
+for _ in range(100):
+    child = os.fork()
+    if not child:
+        delta.whole(delta.open_table(sys.argv[1], KIND), KIND)
+        sys.exit()
+    died += os.waitpid(child, 0)[1] != 0
+print(died)
+"""
+"""Children, because what a process dies of at its end shows in its parent alone."""
+
+
+def test_a_process_that_ends_right_after_reading_ends_well(tmp_path: Path) -> None:
+    append_once(str(tmp_path / "table"), 1)
+    command = [sys.executable, "-c", ENDS, str(tmp_path / "table")]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+def test_tables_are_read_without_threads_that_need_python(s3: S3Server, tmp_path: Path) -> None:
+    for place in (str(tmp_path / "a table of ours"), f"s3://{s3.bucket}/without-python"):
+        append_once(place, 3)
+        table = delta.open_table(place, KIND)
+        assert table is not None
+        files = object_store.arrow_files(table.table_uri)
+        assert isinstance(files, SubTreeFileSystem)
+        assert isinstance(files.base_fs, LocalFileSystem | S3FileSystem)
+        assert rows(place) == delta.whole(table, KIND)["writer"].to_pylist() == [3]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "minio", "http://", "ftp://minio", "http://minio:port"])
+def test_an_address_of_s3_that_is_none_is_one_line(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+    message = f"^AWS_ENDPOINT_URL: found {address!r}; expected an address such as http://minio:9000. Correct it, or "
+    for ask in (
+        lambda: delta.open_table("s3://line/table", KIND),
+        lambda: object_store.require("s3://line/table", "the table of tests", "CALOTYPE_TABLE"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            ask()

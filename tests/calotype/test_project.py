@@ -36,3 +36,15 @@ def test_places_move_with_the_environment(project: Project, monkeypatch: pytest.
     assert project.predictions == str(project.root / "out")
     assert project.table("files") == str(project.root / "out" / "files")
     assert project.tracking_uri == "http://127.0.0.1:1"
+
+
+@pytest.mark.parametrize("named", ["s3:/bucket", "s3:bucket/inbox", "file:/mnt/inbox"])
+def test_a_url_that_lacks_a_slash_is_refused_by_its_variable(
+    project: Project, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    monkeypatch.setenv("CALOTYPE_PREDICT_INBOX", named)
+    message = f"^CALOTYPE_PREDICT_INBOX: found {named!r}; expected a folder's path, or a URL with two slashes such as"
+    with pytest.raises(UsageError, match=message):
+        _ = project.inbox
+    monkeypatch.setenv("CALOTYPE_PREDICT_INBOX", f"./{named}")
+    assert project.inbox == str(project.root / named)

@@ -13,12 +13,15 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 from filelock import FileLock
 
 from calotype.doctor import diagnosis, elsewhere, machine, records, repository
 from calotype.doctor.check import Check
 from calotype.project import Project
+from tests.production_tables import file, write
 
 
 def one(checks: Iterable[Check], verdict: str, name: str) -> Check:
@@ -244,10 +247,33 @@ def test_a_ledger_that_is_none_is_a_problem_and_no_champion_a_warning(project: P
     assert records.champion(project).verdict == "problem"
 
 
+def test_tables_that_are_none_of_ours_are_a_problem(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert records.tables(project).verdict == "ok"
+    write(project, files=[file("a.png")])
+    assert records.tables(project).verdict == "ok"
+    write_deltalake(project.table("labels"), pa.table({"speed": [1.0]}))
+    found = records.tables(project)
+    assert found.verdict == "problem"
+    assert "predictions/labels: found a table with the columns speed; expected the table of labels" in found.found
+    monkeypatch.setenv("CALOTYPE_PREDICT_OUTPUT", "params.yaml")
+    assert "params.yaml: found a file; expected a folder for the table of predictions" in records.tables(project).found
+
+
+def test_an_address_of_s3_that_is_none_is_a_problem_of_each_place(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "127.0.0.1:9")
+    monkeypatch.setenv("CALOTYPE_LEDGER", "s3://line/ledger")
+    monkeypatch.setenv("CALOTYPE_PREDICT_OUTPUT", "s3://line/tables")
+    found = [*elsewhere.checks(project), records.tables(project), records.champion(project)]
+    assert [check.verdict for check in found] == ["problem"] * 4
+    assert all(check.found.startswith("AWS_ENDPOINT_URL: found '127.0.0.1:9'; expected") for check in found)
+
+
 def test_the_table_shows_what_to_do_below_each_finding() -> None:
     checks = [Check("git", "ok", "fine"), Check("disk", "problem", "full", "Make room.")]
     assert diagnosis.text(checks) == (
-        "ok       git   fine\nPROBLEM  disk  full\n               → Make room.\n\n1 problems, 0 warnings, 1 ok"
+        "ok       git   fine\nPROBLEM  disk  full\n               → Make room.\n\n1 problem, 0 warnings, 1 ok"
     )
     assert not diagnosis.is_well(checks)
     assert diagnosis.is_well(checks[:1])

@@ -55,6 +55,17 @@ def test_each_condition_chooses(filled: Project, wanted: Wanted, paths: list[str
     assert count == len(paths)
 
 
+def test_a_file_that_was_mended_since_is_rejected_no_more(filled: Project) -> None:
+    mended = NIGHT + timedelta(days=2)
+    torn_again = rejected("line-1/a.png", seen_at=mended)
+    write(filled, files=[file("line-2/torn.jpg", seen_at=mended), torn_again], answers=[answer("line-2/torn.jpg")])
+    worse = rejected("line-1/a.png", "empty: 0 bytes", seen_at=mended + timedelta(days=1))
+    write(filled, files=[worse])
+    rows, count = find(open_tables(filled), Wanted(rejected=True))
+    assert [(row["path"], row["reason"]) for row in rows] == [("line-1/a.png", "empty: 0 bytes")]
+    assert count == 1
+
+
 def test_the_limit_keeps_the_least_confident_and_counts_all(filled: Project) -> None:
     rows, count = find(open_tables(filled), Wanted(below=1.0, limit=2))
     assert [row["confidence"] for row in rows] == [pytest.approx(0.4), pytest.approx(0.6)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -146,6 +147,23 @@ def test_a_url_that_nothing_reads_is_a_usage_error() -> None:
         RemoteFolder("foo://x/y")
     with pytest.raises(UsageError, match=r"^hdfs://|^gs://x: .*install gcsfs"):
         RemoteFolder("gs://x")
+
+
+def test_a_server_that_does_not_let_us_in_is_one_line_that_names_the_variable() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"ftp://127.0.0.1:{server.getsockname()[1]}/inbox"
+        answering = threading.Thread(target=_refuse_login, args=[server])
+        answering.start()
+        assert refused(url).endswith("(530 Not you). Correct CALOTYPE_PREDICT_INBOX.")
+        answering.join()
+    assert refused(url).endswith("Connection refused). Correct CALOTYPE_PREDICT_INBOX.")
+
+
+def _refuse_login(server: socket.socket) -> None:
+    with server.accept()[0] as connection:
+        connection.sendall(b"220 Hello\r\n")
+        connection.recv(100)
+        connection.sendall(b"530 Not you\r\n")
 
 
 def test_times_without_a_zone_are_utc(monkeypatch: pytest.MonkeyPatch) -> None:

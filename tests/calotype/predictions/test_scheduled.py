@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import polars as pl
 import pytest
@@ -16,14 +19,17 @@ from calotype.errors import CalotypeError, DataError
 from calotype.learning import bundle as bundles
 from calotype.learning.run_record import RunRecord
 from calotype.params import Params
-from calotype.predictions.inbox import LocalPlace
+from calotype.predictions.inbox import LocalPlace, mount_of
 from calotype.predictions.incoming import Waiting
+from calotype.predictions.reading import open_tables
 from calotype.predictions.scheduled import predict_inbox
 from calotype.project import Project
 from calotype.releases import promotion, registry
 from calotype.stages import evaluate
 
 pytestmark = pytest.mark.slow
+
+SHARED_MEMORY = Path("/dev/shm")
 
 NIGHT = """
 import sys
@@ -179,6 +185,48 @@ def test_an_inbox_that_held_files_and_is_gone_is_an_error(night: Project, at: Pa
         predict_inbox(night, at, inbox=str(inbox))
 
 
+def test_an_inbox_that_was_emptied_is_a_quiet_night_that_says_so(night: Project, at: Params, inbox: Path) -> None:
+    predict_inbox(night, at, inbox=str(inbox))
+    for file in inbox.iterdir():
+        file.unlink()
+    quiet = predict_inbox(night, at, inbox=str(inbox)).summary()
+    said = rf"{inbox}: 0 files, 0 new \(empty; the last new files were seen on 20.* UTC\): nothing to predict"
+    assert re.fullmatch(said, quiet)
+
+
+@pytest.mark.skipif(not SHARED_MEMORY.is_mount(), reason=f"needs a second file system: {SHARED_MEMORY}")
+def test_an_inbox_whose_disk_is_not_mounted_any_more_is_an_error(
+    night: Project, at: Params, fifteen_files: Path, tmp_path: Path
+) -> None:
+    inbox = tmp_path / "mounted"
+    with TemporaryDirectory(dir=SHARED_MEMORY) as disk:
+        inbox.symlink_to(shutil.copytree(fifteen_files, Path(disk) / "inbox", symlinks=True))
+        predict_inbox(night, at, inbox=str(inbox))
+        for file in inbox.iterdir():
+            file.unlink()
+        assert "(empty; the last new" in predict_inbox(night, at, inbox=str(inbox)).summary()
+    inbox.unlink()
+    inbox.mkdir()
+    now, before = mount_of(inbox), SHARED_MEMORY
+    said = rf"mounted: empty, and on {now} now; it held files on 20.* UTC and was on {before}\. Mount that again"
+    with pytest.raises(DataError, match=said):
+        predict_inbox(night, at, inbox=str(inbox))
+    (inbox / "moved.png").write_bytes((fifteen_files / "digit-1.png").read_bytes())
+    predict_inbox(night, at, inbox=str(inbox))
+    (inbox / "moved.png").unlink()
+    assert "(empty; the last new" in predict_inbox(night, at, inbox=str(inbox)).summary()
+
+
+@pytest.mark.parametrize("command", [predict_inbox, lambda project, _: open_tables(project)])
+def test_a_file_where_the_tables_should_be_is_one_line(
+    night: Project, at: Params, inbox: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., object]
+) -> None:
+    monkeypatch.setenv("CALOTYPE_PREDICT_INBOX", str(inbox))
+    monkeypatch.setenv("CALOTYPE_PREDICT_OUTPUT", str(inbox / "digit-1.png"))
+    with pytest.raises(DataError, match=r"digit-1.png: found a file; expected a folder for the table of files\. Move "):
+        command(night, at)
+
+
 def test_an_inbox_that_goes_during_the_batch_keeps_what_was_read(
     night: Project, at: Params, inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,7 +240,7 @@ def test_an_inbox_that_goes_during_the_batch_keeps_what_was_read(
             yield Waiting(".", None, "unreadable: the folder cannot be listed (No such file or directory)")
 
     monkeypatch.setattr(LocalPlace, "__iter__", unmounted)
-    with pytest.raises(CalotypeError, match=r"the inbox went during the batch; 15 files were read and are in the tab"):
+    with pytest.raises(CalotypeError, match=r"the inbox went during the batch; 15 files read, now in the tab"):
         predict_inbox(night, at, inbox=str(inbox))
     assert answers(night).height == 10
 

@@ -50,13 +50,14 @@ def test_versions_and_roles_are_told_apart(filled: Project) -> None:
     assert models[0].first == models[0].last == NIGHT
 
 
-def test_rejected_files_are_counted_by_code_and_batch(filled: Project) -> None:
+def test_batches_count_rejected_files_and_answers_of_new_champions_too(filled: Project) -> None:
     found = summarize(open_tables(filled))
     assert found.files == 6
     assert found.rejected == {"empty": 1, "corrupt": 1}
-    assert [(one.batch_id, one.files, one.predicted, one.rejected) for one in found.batches] == [
-        ("night-2", 1, 0, 1),
-        ("night-1", 5, 4, 1),
+    assert [(one.batch_id, one.files, one.rejected, one.answers) for one in found.batches] == [
+        ("rescore", 0, 0, 1),
+        ("night-2", 1, 1, 0),
+        ("night-1", 5, 1, 5),
     ]
 
 

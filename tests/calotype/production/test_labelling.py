@@ -92,6 +92,13 @@ def test_equal_dates_are_refused_unless_the_correction_is_meant(predicted: Proje
     assert held(predicted) == {digest_of("0.png"): "3"}
 
 
+def test_a_table_of_rows_that_are_all_left_out_is_an_error(predicted: Project, values_of: Params) -> None:
+    give(predicted, values_of, "path,label,date\n0.png,7,2026-11-20\n")
+    with pytest.raises(DataError, match=r"1 row \(2: '0\.png'\) are older than another label .*: left out"):
+        give(predicted, values_of, "path,label,date\n0.png,3,2026-11-10\n")
+    assert held(predicted) == {digest_of("0.png"): "7"}
+
+
 def test_rows_that_fit_are_added_beside_those_that_do_not(predicted: Project, values_of: Params) -> None:
     added = give(predicted, values_of, "path,label\n0.png,7\nunseen.png,7\n1.png,seven\n")
     assert (added.added, added.refused, len(added.notes)) == (1, 2, 2)

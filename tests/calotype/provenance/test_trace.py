@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
@@ -17,9 +18,11 @@ from calotype.errors import CalotypeError, UsageError
 from calotype.files import sha256_of
 from calotype.learning.run_record import RunRecord
 from calotype.predictions import scheduled
+from calotype.predictions.tables import PREDICTIONS
 from calotype.project import Project
 from calotype.provenance.trace import Trace, trace
 from calotype.releases import model_card
+from tests.production_tables import append
 
 pytestmark = pytest.mark.slow
 
@@ -78,10 +81,27 @@ def test_a_batch_and_a_run_and_a_version_lead_to_the_same_chain(predicted: Proje
     by_batch = follow(predicted, batch_id)
     run_id = by_batch.chains[0].links["run"].value["run_id"]
     assert by_batch.batch["files"] == 16
-    assert by_batch.batch["predicted"] == 11
+    assert (by_batch.batch["rejected"], by_batch.batch["answers"]) == (5, 11)
     links = by_batch.chains[0].as_json()
     for what in (run_id, "1", "digits/1"):
         assert follow(predicted, what).chains[0].as_json() == links
+
+
+def test_a_batch_that_asked_a_new_champion_again_is_found_by_its_answers(predicted: Project, tmp_path: Path) -> None:
+    project = Project(shutil.copytree(predicted.root, tmp_path / "project", symlinks=True))
+    again = pl.read_delta(project.table("predictions")).filter(pl.col("path") == "digit-3.png")
+    later = pl.col("predicted_at") + timedelta(days=1)
+    again = again.with_columns(pl.lit("rescore").alias("batch_id"), later, pl.lit(2, pl.Int64).alias("model_version"))
+    append(project.table("predictions"), PREDICTIONS, again.to_arrow().cast(PREDICTIONS.schema))
+    found = follow(project, "rescore")
+    assert (found.batch["files"], found.batch["answers"]) == (0, 1)
+    assert "version digits/2 is not in MLflow" in found.chains[0].missing["version"]
+    (row,) = follow(project, "rescore", "digit-3.png").rows
+    assert (row["batch_id"], row["model_version"]) == ("rescore", 2)
+    with pytest.raises(UsageError, match=r"absent.png: no file of batch rescore has this path, of 1 file such as 'dig"):
+        follow(project, "rescore", "absent.png")
+    with pytest.raises(UsageError, match=r"its last batches: 20\S+, rescore\)"):
+        follow(project, "nothing")
 
 
 def test_an_image_file_is_found_by_its_content_and_says_whether_the_model_learned_from_it(
