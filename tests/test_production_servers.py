@@ -10,9 +10,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,10 +27,11 @@ from calotype.project import Project
 from calotype.services.supervisor import Supervisor
 from tests.conftest import environment, make_dvc_project, run, write_digits
 from tests.real_servers import POSTGRES, WITHOUT_POSTGRES, Postgres, S3Server, postgres, s3_server
+from tests.waiting import until
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1200),
     pytest.mark.skipif(not POSTGRES, reason=WITHOUT_POSTGRES),
 ]
 
@@ -102,13 +102,6 @@ class Line:
                 patch.setenv(variable, value)
             rows = DeltaTable(place, storage_options=object_store.delta_options(place)).to_pyarrow_table()
         return pl.DataFrame(rows)
-
-
-def until(holds: Callable[[], Any], limit_s: float) -> Any:
-    deadline = time.monotonic() + limit_s
-    while not (found := holds()) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    return found
 
 
 @pytest.fixture(scope="module")

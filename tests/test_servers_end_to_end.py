@@ -7,9 +7,8 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,9 @@ from calotype.project import Project
 from calotype.services import web
 from calotype.services.supervisor import Supervisor
 from tests.conftest import environment, make_dvc_project, run
+from tests.waiting import until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 class Servers:
@@ -64,13 +64,6 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     assert ended.stderr == "down: all ended\n"
     assert Supervisor(project.services).marked() == []
     assert not (project.root / "prefect.toml").exists()
-
-
-def until(holds: Callable[[], Any], limit_s: float) -> Any:
-    deadline = time.monotonic() + limit_s
-    while not (found := holds()) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    return found
 
 
 def test_a_schedule_fires_by_itself(servers: Servers) -> None:

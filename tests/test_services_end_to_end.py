@@ -12,7 +12,7 @@ import threading
 import time
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -26,17 +26,11 @@ from calotype.services import web
 from calotype.services.resumption import EXECUTED, FLOW_RUN, HEARTBEAT, RESUMED, SUBMITTED, Resumption
 from calotype.services.supervisor import MARK, Supervisor
 from tests.conftest import make_dvc_project, run
+from tests.waiting import until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 SECRET = "hunter2"
-
-
-def until(holds: Callable[[], Any], limit_s: float) -> Any:
-    deadline = time.monotonic() + limit_s
-    while not (found := holds()) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    return found
 
 
 @dataclass

@@ -11,7 +11,7 @@ import gzip
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from calotype.params_edit import edit
 from calotype.project import Project
 from calotype.services import web
 from tests.conftest import make_dvc_project, run
+from tests.waiting import until
 
 WITHOUT_IMAGES = "needs Fashion-MNIST: apt-get install dataset-fashion-mnist"
 SOURCE = "data/raw/fashion"
@@ -175,14 +176,6 @@ def fashion(part: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     images = gzip.decompress((DEBIAN_FOLDER / f"{part}-images-idx3-ubyte.gz").read_bytes())
     labels = gzip.decompress((DEBIAN_FOLDER / f"{part}-labels-idx1-ubyte.gz").read_bytes())
     return np.frombuffer(images, np.uint8, offset=16).reshape(-1, 28, 28), np.frombuffer(labels, np.uint8, offset=8)
-
-
-def until(holds: Callable[[], Any], limit_s: float) -> Any:
-    """Ask until it holds, or the time is over."""
-    deadline = time.monotonic() + limit_s
-    while not (found := holds()) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    return found
 
 
 def _settle(path: Path) -> None:

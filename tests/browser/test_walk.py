@@ -21,7 +21,8 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from calotype.fetch import DEBIAN_FOLDER
 from calotype.services import page as addresses
-from tests.browser.scene import GOOD, WITHOUT_IMAGES, WORDS, Scene, production, until
+from tests.browser.scene import GOOD, WITHOUT_IMAGES, WORDS, Scene, production
+from tests.waiting import until
 
 pytestmark = [
     pytest.mark.browser,
