@@ -340,7 +340,7 @@ def test_a_run_that_died_with_its_worker_is_crashed_in_two_minutes_and_goes_on(l
         if before < 3:
             assert until(lambda: line.run(made)["run_count"] == 3 and line.trains(), 180), line.states(made)
     assert until(lambda: not line.trains(), 30)
-    assert line.engines(made) == []
+    assert until(lambda: line.engines(made) == [], 60)
 
 
 def test_a_verdict_and_a_drift_are_told_and_no_secret_is_written_anywhere(line: Line) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 
 import pytest
@@ -14,7 +13,7 @@ from calotype.learning.interruption import SIGNALS, Interruption
 def test_a_signal_interrupts_at_once(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with Interruption(), pytest.raises(KeyboardInterrupt):
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)
     assert signal.getsignal(number) is before
 
 
@@ -24,7 +23,7 @@ def test_a_signal_during_a_write_interrupts_after_it() -> None:
     def write() -> None:
         with Interruption() as interruption:
             with interruption.held():
-                os.kill(os.getpid(), signal.SIGTERM)
+                signal.raise_signal(signal.SIGTERM)
                 written.append("all")
             written.append("too much")
 
@@ -36,7 +35,7 @@ def test_a_signal_during_a_write_interrupts_after_it() -> None:
 def test_the_error_of_a_write_is_not_hidden_by_a_signal() -> None:
     def fail() -> None:
         with Interruption() as interruption, interruption.held():
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -49,11 +48,11 @@ def test_a_second_signal_does_not_cut_off_the_end() -> None:
     def work() -> None:
         with Interruption() as interruption:
             try:
-                os.kill(os.getpid(), signal.SIGTERM)
+                signal.raise_signal(signal.SIGTERM)
             finally:
-                os.kill(os.getpid(), signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
                 with interruption.held():
-                    os.kill(os.getpid(), signal.SIGTERM)
+                    signal.raise_signal(signal.SIGTERM)
                     ended.append(True)
 
     with pytest.raises(KeyboardInterrupt):
