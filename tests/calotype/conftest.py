@@ -84,23 +84,32 @@ def tiny_reference(tiny_bundle: Bundle) -> Reference:
 
 
 @pytest.fixture(scope="session")
-def evaluated_project(
+def make_evaluated(
     reproduced: Project, tiny_bundle: Bundle, tiny_reference: Reference, tmp_path_factory: pytest.TempPathFactory
-) -> Project:
-    """A project with an MLflow store of its own, whose evaluated model is the tiny one; tests leave it as it is."""
+) -> Callable[[], Project]:
+    """A function that makes a project with an MLflow store of its own, whose evaluated model is the tiny one."""
     from calotype.learning import bundle
     from calotype.learning.run_record import RunRecord
     from calotype.stages import evaluate
 
-    root = tmp_path_factory.mktemp("evaluated") / "project"
-    shutil.copytree(reproduced.root, root, ignore=shutil.ignore_patterns("mlruns", ".cache"), symlinks=True)
-    project = Project(root)
-    bundle.save(tiny_bundle, project.bundle, tiny_reference)
-    digest = bundle.digest(project.bundle)
-    record = RunRecord.read(project.run_json)
-    record.model_copy(update={"key": digest[:32], "bundle_digest": digest}).write(project.run_json)
-    evaluate.run(params.load(project.params), project)
-    return project
+    def make() -> Project:
+        root = tmp_path_factory.mktemp("evaluated") / "project"
+        shutil.copytree(reproduced.root, root, ignore=shutil.ignore_patterns("mlruns", ".cache"), symlinks=True)
+        project = Project(root)
+        bundle.save(tiny_bundle, project.bundle, tiny_reference)
+        digest = bundle.digest(project.bundle)
+        record = RunRecord.read(project.run_json)
+        record.model_copy(update={"key": digest[:32], "bundle_digest": digest}).write(project.run_json)
+        evaluate.run(params.load(project.params), project)
+        return project
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def evaluated_project(make_evaluated: Callable[[], Project]) -> Project:
+    """Such a project; tests leave it as it is."""
+    return make_evaluated()
 
 
 @pytest.fixture(scope="session")

@@ -30,10 +30,10 @@ from tests.conftest import run
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def evaluated(evaluated_project: Project) -> Project:
-    """One project for all tests of this module; each registers a model of its own name there."""
-    return evaluated_project
+@pytest.fixture(scope="module")
+def evaluated(make_evaluated: Callable[[], Project]) -> Project:
+    """One project for all tests of this module, and for no other; each registers a model of its own name there."""
+    return make_evaluated()
 
 
 @pytest.fixture
