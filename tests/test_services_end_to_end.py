@@ -21,6 +21,7 @@ from typing import Any
 import psutil
 import pytest
 
+from calotype.errors import CalotypeError
 from calotype.project import Project
 from calotype.services import web
 from calotype.services.resumption import EXECUTED, FLOW_RUN, HEARTBEAT, RESUMED, SUBMITTED, Resumption
@@ -70,7 +71,15 @@ class Line:
     mailbox: Mailbox
 
     def ask(self, path: str, body: Any = None) -> Any:
-        return web.ask(f"{self.prefect}/api{path}", body)
+        """Ask Prefect's server; one that has just been started again, on a busy machine, takes its time."""
+        last = time.monotonic() + 120
+        while True:
+            try:
+                return web.ask(f"{self.prefect}/api{path}", body)
+            except CalotypeError as error:
+                if "no answer" not in str(error) or time.monotonic() > last:
+                    raise
+                time.sleep(1)
 
     def pid(self, name: str) -> int:
         return Supervisor(self.project.services).pid(name)

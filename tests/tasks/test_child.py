@@ -62,7 +62,7 @@ def test_a_command_that_ignores_sigterm_is_killed_after_the_grace(tmp_path: Path
         assert process.stdout
         assert process.stdout.readline() == "on\n"
     assert process.returncode == -signal.SIGKILL
-    assert 0.5 <= time.monotonic() - started < 10
+    assert 0.5 <= time.monotonic() - started < 50
 
 
 def test_a_background_child_of_a_command_that_ended_is_ended_too(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def refused(url: str) -> str:
     started = time.monotonic()
     with pytest.raises(CalotypeError) as raised:
         list(RemoteFolder(url))
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 50, "botocore itself waits for minutes"
     assert "\n" not in str(raised.value)
     assert str(raised.value).startswith(f"{url}: the inbox cannot be read or written (")
     return str(raised.value)
