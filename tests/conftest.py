@@ -16,6 +16,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 from calotype.data import dataset, shards
@@ -71,10 +72,17 @@ def dvc_project(tmp_path: Path) -> Project:
 
 @pytest.fixture(scope="session")
 def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project after one `dvc repro`: read it, or work on a copy (see `trained_project`)."""
-    made = make_dvc_project(tmp_path_factory.mktemp("reproduced") / "project")
-    done = run(made, "dvc", "repro")
-    assert done.returncode == 0, done.stdout + done.stderr
+    """A project after one `dvc repro`, one for all processes: read it, or work on a copy (see `trained_project`)."""
+    base = tmp_path_factory.getbasetemp()
+    folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    made = Project(folder / "reproduced" / "project")
+    with FileLock(folder / "reproduced.lock"):
+        if not (folder / "reproduced.done").exists():
+            shutil.rmtree(folder / "reproduced", ignore_errors=True)
+            made = make_dvc_project(made.root)
+            done = run(made, "dvc", "repro")
+            assert done.returncode == 0, done.stdout + done.stderr
+            (folder / "reproduced.done").touch()
     return made
 
 

@@ -86,23 +86,23 @@ def test_splits_of_another_state_are_not_kept_with_a_run(trained_project: Projec
     assert "inputs/splits.parquet" not in inputs
 
 
-def test_mlflows_own_loader_gives_the_same_probabilities(reproduced: Project) -> None:
+def test_mlflows_own_loader_gives_the_same_probabilities(trained_project: Project) -> None:
     import mlflow
     import numpy as np
 
     from calotype.learning import bundle
     from calotype.learning.inference import Classifier
 
-    record = RunRecord.read(reproduced.run_json)
-    client = tracking.connect(reproduced)
-    before = client.get_run(record.mlflow_run_id).info
-    model_id = tracking.ensure_model(reproduced, record.mlflow_run_id)
-    assert tracking.ensure_model(reproduced, record.mlflow_run_id) == model_id
-    after = client.get_run(record.mlflow_run_id).info
+    run_id = tracking.ensure_run(trained_project)
+    client = tracking.connect(trained_project)
+    before = client.get_run(run_id).info
+    model_id = tracking.ensure_model(trained_project, run_id)
+    assert tracking.ensure_model(trained_project, run_id) == model_id
+    after = client.get_run(run_id).info
     assert (after.status, after.end_time) == (before.status, before.end_time)
     loaded = mlflow.pyfunc.load_model(f"models:/{model_id}")
     images = np.random.default_rng(0).integers(0, 256, (5, 1, 8, 8), dtype=np.uint8)
-    ours = Classifier(bundle.load(reproduced.bundle), device="cpu", batch_size=8).probabilities(images)
+    ours = Classifier(bundle.load(trained_project.bundle), device="cpu", batch_size=8).probabilities(images)
     assert np.allclose(loaded.predict(images), ours, atol=1e-4)
 
 
