@@ -42,7 +42,7 @@ test-fast: $(READY) ## The tests to run before each commit, in less than 3 minut
 	$(BIN)/python -m pytest $(SHARED) -m 'not slow and not browser'
 
 test-browser: $(READY) ## Open the pages in headless Chromium
-	$(BIN)/python -m pytest -m browser
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m browser
 
 screenshots: $(READY) ## Make the documents' pictures again: the real pages of a project in production
 	CALOTYPE_PICTURES=docs/pictures $(BIN)/python -m pytest -m browser tests/browser/test_walk.py

@@ -26,6 +26,7 @@ from tests.waiting import until
 
 pytestmark = [
     pytest.mark.browser,
+    pytest.mark.slow,  # so it is the first to start
     pytest.mark.timeout(1200),
     pytest.mark.skipif(not DEBIAN_FOLDER.is_dir(), reason=WITHOUT_IMAGES),
 ]

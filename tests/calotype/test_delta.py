@@ -180,7 +180,7 @@ import pyarrow as pa, pyarrow.dataset, deltalake.fs
 from calotype import delta
 from tests.calotype.test_delta import KIND
 died = 0
-for _ in range(100):
+for _ in range(30):
     child = os.fork()
     if not child:
         delta.whole(delta.open_table(sys.argv[1], KIND), KIND)
